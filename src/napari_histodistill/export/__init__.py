@@ -1,0 +1,1 @@
+"""Masks and probabilities as files that other tools open."""

@@ -1,0 +1,1 @@
+"""Teachers trained from image-level labels: data sets, bag losses, training, evaluation."""

@@ -1,0 +1,1 @@
+"""Encoders, side outputs, fusion, model files and the bundled teacher."""

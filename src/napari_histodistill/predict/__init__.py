@@ -1,0 +1,1 @@
+"""Tiled inference onto the working grid, streamed into zarr."""

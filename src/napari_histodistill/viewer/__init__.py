@@ -1,0 +1,1 @@
+"""Study and slide as napari layers (no Qt)."""

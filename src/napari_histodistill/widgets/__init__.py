@@ -1,0 +1,1 @@
+"""Dock widgets: thin Qt over Qt-free controllers."""
