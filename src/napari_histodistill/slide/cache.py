@@ -9,5 +9,5 @@ import platformdirs
 
 
 def cache_folder() -> Path:
-    """Folder for samples and added levels: ``$HISTODISTILL_CACHE``, else the user's cache folder; it may not exist yet."""
+    """Folder for samples and added levels: ``$HISTODISTILL_CACHE``, else the user's; it may not exist yet."""
     return Path(os.environ.get("HISTODISTILL_CACHE") or platformdirs.user_cache_dir("napari-histodistill"))

@@ -132,7 +132,8 @@ def _noise(shape: tuple[int, int], scale: float, rng: np.random.Generator, stret
     coarse = Image.fromarray(rng.standard_normal(cells).astype(np.float32))
     inner = (1, 1, cells[1] - 1, cells[0] - 1)
     fine = np.asarray(coarse.resize((shape[1], shape[0]), Image.Resampling.BICUBIC, box=inner))
-    return ((fine - fine.mean()) / (fine.std() + 1e-6)).astype(np.float32)
+    noise: Map = ((fine - fine.mean()) / (fine.std() + 1e-6)).astype(np.float32)
+    return noise
 
 
 @dataclass(frozen=True)
@@ -244,15 +245,16 @@ def _nuclei(layout: _Layout, shape: tuple[int, int], rng: np.random.Generator) -
     _scatter(pen, basal, 14000, (3.6, 2.3), crypt_angle, 0.62, rng)
     _scatter(pen, epithelium, 9000, (6.6, 3.0), tumour_angle, 0.5, rng)
     chromatin = 1 + 0.22 * _noise(shape, 3, rng)
-    soft: Map = ndimage.gaussian_filter(np.asarray(canvas, dtype=np.float32), 1.0)
-    return soft * chromatin
+    nuclei: Map = ndimage.gaussian_filter(np.asarray(canvas, dtype=np.float32), 1.0) * chromatin
+    return nuclei
 
 
 def _angle(field: Map) -> Map:
     """Direction of the gradient of ``field``, in radians."""
     smooth = ndimage.gaussian_filter(field, 2)
     gy, gx = np.gradient(smooth)
-    return np.arctan2(gy, gx).astype(np.float32)
+    angle: Map = np.arctan2(gy, gx).astype(np.float32)
+    return angle
 
 
 def _scatter(

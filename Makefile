@@ -1,0 +1,48 @@
+# make demo   set up what is missing, segment a generated slide, leave a picture in demo-out/
+# make test   set up what is missing, run every test (in a virtual screen)
+# make lint   ruff and mypy          make bench   the measured comparisons
+#
+# PYTHON=python3.12 picks another Python (3.11 or newer). PIP_ARGS is handed to pip, for example
+# PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for the small CPU build of torch.
+
+SHELL := /bin/bash
+VENV ?= .venv
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.core
+	$(BIN)/histodistill demo --out demo-out
+
+test: $(VENV)/.dev
+	@scripts/with-display $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	@scripts/with-display $(BIN)/python -m pytest tests/benchmarks -s --override-ini "addopts=-ra --import-mode=importlib"
+
+# The environment: one stamp for what the command line needs, one more for tests and a window.
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.core
+	@scripts/system-packages window
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[all,test,dev]"
+	@touch $@
+
+$(BIN)/python:
+	@scripts/system-packages python
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+
+clean:
+	rm -rf $(VENV) demo-out build dist
