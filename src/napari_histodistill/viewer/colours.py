@@ -1,0 +1,59 @@
+"""Colours of the overlays: told apart by colour-blind people, and against the pink and violet of H&E.
+
+Tumour is a strong blue-green that H&E does not hold; its map of probabilities runs through transparency, so that the
+tissue stays visible where the model sees nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from napari.utils.colormaps import Colormap, DirectLabelColormap
+
+from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
+
+TRANSPARENT: Final = (0.0, 0.0, 0.0, 0.0)
+TUMOUR_COLOUR: Final = (0.0, 0.78, 0.55, 1.0)
+TISSUE_COLOUR: Final = (0.0, 0.45, 0.70, 1.0)
+IGNORE_COLOUR: Final = (0.25, 0.25, 0.25, 1.0)
+
+
+def pseudo_mask_colours() -> DirectLabelColormap:
+    """Tumour in colour, ignored areas grey, the rest transparent."""
+    return DirectLabelColormap(
+        color_dict={
+            None: TRANSPARENT,
+            OUTSIDE: TRANSPARENT,
+            TUMOUR: TUMOUR_COLOUR,
+            NORMAL: TRANSPARENT,
+            IGNORE: IGNORE_COLOUR,
+        }
+    )
+
+
+def tissue_colours() -> DirectLabelColormap:
+    """Tissue blue, artefacts grey, background transparent."""
+    return DirectLabelColormap(
+        color_dict={
+            None: TRANSPARENT,
+            OUTSIDE: TRANSPARENT,
+            TUMOUR: TISSUE_COLOUR,
+            NORMAL: TRANSPARENT,
+            IGNORE: IGNORE_COLOUR,
+        }
+    )
+
+
+def probability_colours() -> Colormap:
+    """From nothing at 0 through yellow and orange to dark red at 1; opacity rises with the probability."""
+    stops = np.array(
+        [
+            [1.00, 0.95, 0.30, 0.00],
+            [1.00, 0.90, 0.20, 0.15],
+            [1.00, 0.75, 0.00, 0.60],
+            [0.90, 0.35, 0.00, 0.80],
+            [0.55, 0.00, 0.10, 0.90],
+        ]
+    )
+    return Colormap(stops, controls=[0.0, 0.2, 0.5, 0.75, 1.0], name="tumour probability")
