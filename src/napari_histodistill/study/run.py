@@ -1,0 +1,137 @@
+"""One prediction of one slide on disk: what made it, which blocks are done, and its arrays."""
+
+from __future__ import annotations
+
+import enum
+import shutil
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from napari_histodistill.study.files import StudyError, read_document, write_document
+from napari_histodistill.study.pyramid import Pyramid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari_histodistill.slide.grid import WorkingGrid
+
+FORMAT, VERSION = "histodistill-run", 1
+
+
+class RunState(enum.StrEnum):
+    """What a run's record says; a RUNNING one that no process works on has crashed."""
+
+    RUNNING = "running"
+    PARTIAL = "partial"
+    COMPLETE = "complete"
+
+
+@dataclass
+class RunRecord:
+    """The content of ``run.json``.
+
+    Parameters
+    ----------
+    settings : dict
+        JSON values that decide the result: a run resumes only with the same ones.
+    state : RunState
+    finished : set of int
+        Indices of the blocks whose final pixels are on disk.
+    unreadable : list of (y, x, height, width)
+        Windows, in working-grid px, that the slide could not read.
+    summary : dict or None
+        The figures of the result, once complete.
+    """
+
+    settings: dict[str, Any]
+    state: RunState = RunState.RUNNING
+    finished: set[int] = field(default_factory=set)
+    unreadable: list[tuple[int, int, int, int]] = field(default_factory=list)
+    summary: dict[str, Any] | None = None
+
+
+class Run:
+    """A run's folder: ``run.json``, ``probability.ome.zarr``, ``pseudo-mask.ome.zarr`` and spilled tiles.
+
+    Attributes
+    ----------
+    record : RunRecord
+    probability : Pyramid
+        uint8, 255 x probability, rounded; 0 where nothing was predicted.
+    """
+
+    def __init__(self, folder: Path, grid: WorkingGrid, record: RunRecord, probability: Pyramid) -> None:
+        self.folder, self.grid, self.record, self.probability = folder, grid, record, probability
+
+    @classmethod
+    def create(cls, folder: Path, grid: WorkingGrid, settings: dict[str, Any]) -> Run:
+        """Start an empty run; the record is written last, so a folder without one is no run."""
+        folder.mkdir(parents=True)
+        probability = Pyramid.create(folder / "probability.ome.zarr", grid, "image", name="tumour probability")
+        run = cls(folder, grid, RunRecord(settings), probability)
+        run.save()
+        return run
+
+    @classmethod
+    def open(cls, folder: Path, grid: WorkingGrid, *, writable: bool = False) -> Run:
+        """Open a run, to read it or to go on with it."""
+        document = read_document(folder / "run.json", FORMAT, VERSION)
+        try:
+            record = RunRecord(
+                settings=dict(document["settings"]),
+                state=RunState(document["state"]),
+                finished=set(document["finished"]),
+                unreadable=[(y, x, h, w) for y, x, h, w in document["unreadable"]],
+                summary=document["summary"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise StudyError(
+                f"{folder / 'run.json'} is damaged ({error}): delete {folder} and predict again."
+            ) from error
+        return cls(folder, grid, record, Pyramid(folder / "probability.ome.zarr", "r+" if writable else "r"))
+
+    def save(self) -> None:
+        """Write the record."""
+        content = asdict(self.record) | {"finished": sorted(self.record.finished)}
+        write_document(self.folder / "run.json", FORMAT, VERSION, content)
+
+    def finish_block(self, index: int) -> None:
+        """Record that a block's final pixels are on disk."""
+        self.record.finished.add(index)
+        self.save()
+
+    def require_same(self, settings: dict[str, Any]) -> None:
+        """Refuse to go on with a run that other settings began.
+
+        Raises
+        ------
+        StudyError
+            Naming the first setting that differs.
+        """
+        for name in sorted(self.record.settings.keys() | settings.keys()):
+            before, now = self.record.settings.get(name), settings.get(name)
+            if before != now:
+                raise StudyError(
+                    f"The earlier run cannot be resumed: its {name} was {before}, now it is {now}; use the same, or "
+                    "start anew without resuming."
+                )
+
+    @property
+    def tiles(self) -> Path:
+        """Folder of tiles that were computed and that unfinished blocks still need."""
+        return self.folder / "tiles"
+
+    @property
+    def pseudo_mask(self) -> Pyramid | None:
+        """What the model says, as labels, once it has been written."""
+        folder = self.folder / "pseudo-mask.ome.zarr"
+        return Pyramid(folder) if (folder / "zarr.json").exists() else None
+
+    def replace_pseudo_mask(self) -> Pyramid:
+        """An empty pseudo-mask to write into."""
+        return Pyramid.create(self.folder / "pseudo-mask.ome.zarr", self.grid, "labels", name="pseudo-mask")
+
+    def delete(self) -> None:
+        """Remove the run from disk, its record first, so that a crash leaves no half of a run."""
+        (self.folder / "run.json").unlink(missing_ok=True)
+        shutil.rmtree(self.folder)

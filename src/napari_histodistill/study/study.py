@@ -1,0 +1,354 @@
+"""The study: a folder on disk with everything about a piece of work on a set of slides.
+
+::
+
+    study.json                          format and version
+    slides/<name>-<id>/slide.json       where the slide lies, its fingerprint, grid and mpp
+                       slide.lock       held while a run writes
+                       tissue.ome.zarr  tissue and artefacts, on their own coarse grid
+                       corrections.ome.zarr   what a person set, 255 = nothing
+                       runs/0001/       a prediction: run.json, probability and pseudo-mask
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill import __version__
+from napari_histodistill.slide.grid import WorkingGrid
+from napari_histodistill.slide.labels import IGNORE
+from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
+from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
+from napari_histodistill.study.run import Run, RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+    import zarr
+
+    from napari_histodistill.slide import Slide
+
+    UInt8 = npt.NDArray[np.uint8]
+
+STUDY_FORMAT, SLIDE_FORMAT, VERSION = "histodistill-study", "histodistill-slide", 1
+MPP_TOLERANCE = 0.001
+"""Relative difference up to which two pixel sizes are the same."""
+
+
+class Study:
+    """A study folder; make one with `create`, `open` or `open_or_create`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def create(cls, folder: Path | str) -> Study:
+        """Begin a study in a new or empty folder."""
+        folder = Path(folder).absolute()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StudyError(f"{folder} is not an empty folder: choose another for the new study.")
+        try:
+            (folder / "slides").mkdir(parents=True)
+        except OSError as error:
+            raise StudyError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
+        content = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "software": __version__}
+        write_document(folder / "study.json", STUDY_FORMAT, VERSION, content)
+        return cls(folder)
+
+    @classmethod
+    def open(cls, folder: Path | str) -> Study:
+        """Open a study; refuses a folder that holds none, or one of a newer version."""
+        folder = Path(folder).absolute()
+        read_document(folder / "study.json", STUDY_FORMAT, VERSION)
+        return cls(folder)
+
+    @classmethod
+    def open_or_create(cls, folder: Path | str) -> Study:
+        """Open the study in ``folder``, or begin one if the folder is missing or empty."""
+        folder = Path(folder)
+        empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+        return cls.create(folder) if empty else cls.open(folder)
+
+    def slides(self) -> list[StudySlide]:
+        """Every slide of the study, by name."""
+        return [StudySlide.open(path.parent) for path in sorted((self.folder / "slides").glob("*/slide.json"))]
+
+    def slide(self, fingerprint: str) -> StudySlide | None:
+        """The entry of the slide with this fingerprint, if it has one."""
+        return next((slide for slide in self.slides() if slide.fingerprint == fingerprint), None)
+
+    def add_slide(self, slide: Slide, target_mpp: float = 2.0) -> StudySlide:
+        """The slide's entry: a new one, or the one it has (its path is brought up to date).
+
+        Parameters
+        ----------
+        slide : Slide
+            Its mpp must be known (`MppError`).
+        target_mpp : float
+            Wanted pixel size of the working grid in µm; an existing entry keeps its grid.
+
+        Raises
+        ------
+        StudyError
+            If the study holds this slide with another pixel size.
+        """
+        mpp = slide.require_mpp()
+        entry = self.slide(slide.fingerprint)
+        if entry is None:
+            digest = hashlib.sha256(slide.fingerprint.encode()).hexdigest()[:10]
+            name = re.sub(r"[^\w.-]+", "_", slide.path.stem)[:60]
+            entry = StudySlide(
+                folder=self.folder / "slides" / f"{name}-{digest}",
+                fingerprint=slide.fingerprint,
+                grid=WorkingGrid.for_slide(slide, target_mpp),
+                known_path=slide.path.absolute(),
+            )
+            entry.folder.mkdir(parents=True, exist_ok=True)
+            entry.save()
+        elif not np.allclose(entry.mpp, mpp, rtol=MPP_TOLERANCE):
+            raise StudyError(
+                f"This study holds {slide.path.name} at {entry.mpp[0]:g} µm/px, not at {mpp[0]:g}: use that pixel size "
+                "or another study folder."
+            )
+        elif entry.known_path != slide.path.absolute():
+            entry.known_path = slide.path.absolute()
+            entry.save()
+        return entry
+
+
+@dataclass
+class StudySlide:
+    """What a study knows of one slide. Arrays are views of the disk: read them again to see news.
+
+    Parameters
+    ----------
+    folder : Path
+    fingerprint : str
+        Identifies the slide's content.
+    grid : WorkingGrid
+        The grid of probability, pseudo-mask and corrections.
+    known_path : Path
+        Where the slide file was seen last.
+    """
+
+    folder: Path
+    fingerprint: str
+    grid: WorkingGrid
+    known_path: Path
+
+    @classmethod
+    def open(cls, folder: Path) -> StudySlide:
+        """Read ``slide.json``."""
+        document = read_document(folder / "slide.json", SLIDE_FORMAT, VERSION)
+        try:
+            pairs = [(a, b) for a, b in (document[key] for key in ("grid_shape", "slide_shape", "mpp"))]
+            grid = WorkingGrid(*pairs)
+            relative = Path(os.path.normpath(folder / document["path_from_study"]))
+            absolute = Path(document["path"])
+            known_path = relative if relative.exists() or not absolute.exists() else absolute
+            return cls(folder, document["fingerprint"], grid, known_path)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StudyError(f"{folder / 'slide.json'} is damaged ({error}): restore it from a copy.") from error
+
+    def save(self) -> None:
+        """Write ``slide.json``; the path is kept both ways, so study and slides move together or apart."""
+        try:
+            relative = Path(os.path.relpath(self.known_path, self.folder)).as_posix()
+        except ValueError:  # another drive on Windows
+            relative = str(self.known_path)
+        content = {
+            "path": str(self.known_path),
+            "path_from_study": relative,
+            "fingerprint": self.fingerprint,
+            "slide_shape": self.grid.slide_shape,
+            "grid_shape": self.grid.shape,
+            "mpp": self.grid.mpp,
+        }
+        write_document(self.folder / "slide.json", SLIDE_FORMAT, VERSION, content)
+
+    @property
+    def mpp(self) -> tuple[float, float]:
+        """Size of a level-0 pixel as (y, x) in µm."""
+        return self.grid.mpp
+
+    @property
+    def slide_path(self) -> Path:
+        """The slide file; `StudyError` if it is no longer there."""
+        if not self.known_path.exists():
+            raise StudyError(
+                f"{self.known_path} is no longer there: move the slide back, or open it from its new place with this "
+                "study (it is known by its content)."
+            )
+        return self.known_path
+
+    def lock(self) -> FileLock:
+        """The lock that whoever writes a run of this slide must hold."""
+        return FileLock(self.folder / "slide.lock", self.known_path.name)
+
+    # Tissue
+
+    def save_tissue(self, mask: UInt8, *, settings: dict[str, Any], edited: bool = False) -> None:
+        """Keep a tissue mask.
+
+        Parameters
+        ----------
+        mask : uint8 (h, w)
+            0 background, 1 tissue, 3 artefact, on a grid of its own that covers the slide edge to edge.
+        settings : dict
+            What it was found with, as JSON values.
+        edited : bool
+            Whether a person changed it: such a mask is used whatever the settings.
+        """
+        height, width = mask.shape
+        grid = WorkingGrid((height, width), self.grid.slide_shape, self.grid.mpp)
+        folder = self.folder / "tissue.ome.zarr"
+        (self.folder / "tissue.json").unlink(missing_ok=True)
+        Pyramid.create(folder, grid, "labels", name="tissue", multiscale=False).write(0, 0, mask)
+        content = {"settings": settings, "edited": edited}
+        write_document(self.folder / "tissue.json", "histodistill-tissue", VERSION, content)
+
+    def tissue(self) -> SavedTissue | None:
+        """The tissue mask that is kept, if any."""
+        path = self.folder / "tissue.json"
+        if not path.exists():
+            return None
+        document = read_document(path, "histodistill-tissue", VERSION)
+        pyramid = Pyramid(self.folder / "tissue.ome.zarr")
+        return SavedTissue(pyramid.read(0, 0, *pyramid.shape), document["settings"], document["edited"])
+
+    # Runs
+
+    def runs(self) -> list[Path]:
+        """Folders of the runs on disk, oldest first."""
+        return sorted(path.parent for path in (self.folder / "runs").glob("*/run.json"))
+
+    @property
+    def run(self) -> Run | None:
+        """The run to show: the newest that is complete or being written, else the newest partial one."""
+        opened = [Run.open(folder, self.grid) for folder in reversed(self.runs())]
+        written_now = opened[:1] if self.lock().held_by_anyone() else []
+        complete = [run for run in opened if run.record.state is RunState.COMPLETE]
+        return next(iter([*written_now, *complete, *opened]), None)
+
+    def new_run(self, settings: dict[str, Any]) -> Run:
+        """Start a run; earlier partial ones are deleted, complete ones kept until this one is complete."""
+        for folder in self.runs():
+            run = Run.open(folder, self.grid)
+            if run.record.state is not RunState.COMPLETE:
+                run.delete()
+        taken = [int(path.name) for path in (self.folder / "runs").glob("[0-9]*") if path.name.isdecimal()]
+        return Run.create(self.folder / "runs" / f"{max(taken, default=0) + 1:04d}", self.grid, settings)
+
+    def resumable_run(self) -> Run | None:
+        """The newest run, to go on with."""
+        folders = self.runs()
+        return Run.open(folders[-1], self.grid, writable=True) if folders else None
+
+    def complete_run(self, run: Run, summary: dict[str, Any]) -> None:
+        """Declare a run complete and delete the ones that it replaces."""
+        run.record.summary = summary
+        run.record.state = RunState.COMPLETE
+        run.save()
+        for folder in self.runs():
+            if folder != run.folder:
+                Run.open(folder, self.grid).delete()
+
+    def probability(self) -> zarr.Array[Any] | None:
+        """Tumour probability x 255 of `run` on the working grid, uint8."""
+        run = self.run
+        return None if run is None else run.probability.levels[0]
+
+    def pseudo_mask(self) -> zarr.Array[Any] | None:
+        """What the model of `run` says: uint8 0 outside tissue, 1 tumour, 2 normal tissue, 3 ignore."""
+        run = self.run
+        pyramid = None if run is None else run.pseudo_mask
+        return None if pyramid is None else pyramid.levels[0]
+
+    # Corrections
+
+    def corrections(self) -> Pyramid | None:
+        """What a person set, uint8 on the working grid, 255 where nothing; None before the first."""
+        folder = self.folder / "corrections.ome.zarr"
+        return Pyramid(folder, "r+") if (folder / "zarr.json").exists() else None
+
+    def save_pseudo_mask_region(self, y: int, x: int, mask: UInt8, model_says: UInt8 | None = None) -> int:
+        """Keep what a person changed in a window of the pseudo-mask.
+
+        A pixel that differs from what the model says is a correction. One that equals it was never
+        touched, or was put back by undo, and is none, except where it equals the correction it has: that
+        one stays, so a changed threshold cannot take it away.
+
+        Parameters
+        ----------
+        y, x : int
+            Where the window begins, in working-grid px; it must lie inside the grid.
+        mask : uint8 (h, w)
+            The window as it is shown.
+        model_says : uint8 (h, w), optional
+            The window without corrections; by default what `pseudo_mask` holds.
+
+        Returns
+        -------
+        Number of corrected pixels in the window.
+
+        Raises
+        ------
+        StudyError
+            If there is no pseudo-mask yet.
+        """
+        height, width = mask.shape
+        if mask.max(initial=0) > IGNORE:
+            raise ValueError("a mask holds 0 to 3 only")
+        if model_says is None:
+            stored = self.pseudo_mask()
+            if stored is None:
+                raise StudyError(f"{self.known_path.name} has no pseudo-mask to correct yet: run the teacher first.")
+            model_says = np.asarray(stored[y : y + height, x : x + width])
+        pyramid = self.corrections() or Pyramid.create(
+            self.folder / "corrections.ome.zarr",
+            self.grid,
+            "labels",
+            name="corrections",
+            fill=NO_CORRECTION,
+            multiscale=False,
+        )
+        before = pyramid.read(y, x, height, width)
+        none = np.uint8(NO_CORRECTION)
+        after = np.where(mask == before, before, np.where(mask == model_says, none, mask))
+        if not np.array_equal(after, before):
+            pyramid.write(y, x, after)
+        return int(np.count_nonzero(after != none))
+
+    def corrected(self, y: int, x: int, model_says: UInt8) -> UInt8:
+        """A window of a pseudo-mask with the corrections laid over it."""
+        pyramid = self.corrections()
+        if pyramid is None:
+            return model_says
+        set_by_hand = pyramid.read(y, x, *model_says.shape)
+        return np.where(set_by_hand == NO_CORRECTION, model_says, set_by_hand)
+
+    def mask_blocks(self, rows: int = 512) -> Iterator[tuple[int, UInt8]]:
+        """The corrected pseudo-mask in strips of at most ``rows`` rows, from the top: (y, uint8 (h, width))."""
+        stored = self.pseudo_mask()
+        if stored is None:
+            raise StudyError(f"{self.known_path.name} has no pseudo-mask yet: run the teacher first.")
+        for y in range(0, stored.shape[0], rows):
+            yield y, self.corrected(y, 0, np.asarray(stored[y : y + rows]))
+
+
+@dataclass(frozen=True)
+class SavedTissue:
+    """A tissue mask of the study and how it came about; see `StudySlide.save_tissue`."""
+
+    mask: UInt8
+    settings: dict[str, Any]
+    edited: bool

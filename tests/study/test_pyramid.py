@@ -1,0 +1,103 @@
+"""Multiscale arrays: valid OME-Zarr whose edges coincide at every level."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zarr
+from ome_zarr_models.v05 import Image, ImageLabel
+
+from napari_histodistill.slide.grid import WorkingGrid
+from napari_histodistill.study.files import StudyError
+from napari_histodistill.study.pyramid import Pyramid, level_shapes
+
+MODELS = {"image": Image, "labels": ImageLabel}
+
+
+def geometry(folder):
+    """(scale, translation, shape) of each level as an outside reader sees them."""
+    group = zarr.open_group(folder, mode="r")
+    for dataset in group.attrs["ome"]["multiscales"][0]["datasets"]:
+        scale, translation = dataset["coordinateTransformations"]
+        yield np.array(scale["scale"]), np.array(translation["translation"]), group[dataset["path"]].shape
+
+
+@pytest.mark.parametrize("kind", ["image", "labels"])
+def test_what_is_written_is_valid_ome_zarr(tmp_path, odd_grid, kind):
+    Pyramid.create(tmp_path / "a.ome.zarr", odd_grid, kind, name="x")
+    model = MODELS[kind].from_zarr(zarr.open_group(tmp_path / "a.ome.zarr", mode="r"))
+    assert model.attributes.ome.version == "0.5"
+    assert len(model.attributes.ome.multiscales[0].datasets) == 4
+
+
+def test_outer_edges_are_the_slides_at_every_level(tmp_path, odd_grid):
+    Pyramid.create(tmp_path / "a", odd_grid, "image", name="x")
+    mpp = np.array(odd_grid.mpp)
+    for scale, translation, shape in geometry(tmp_path / "a"):
+        assert translation - scale / 2 == pytest.approx(-mpp / 2)
+        assert translation + (np.array(shape) - 0.5) * scale == pytest.approx((np.array([4110, 8203]) - 0.5) * mpp)
+
+
+def test_levels_halve_until_small():
+    assert level_shapes((100, 512)) == [(100, 512)]
+    assert level_shapes((1027, 2051)) == [(1027, 2051), (514, 1026), (257, 513), (129, 257)]
+
+
+def area_mean(image, size, axis):
+    """Mean over exact areas along an axis, the slow and obvious way: repeat, then average."""
+    many = np.repeat(image.astype(float), size, axis=axis)
+    return np.add.reduceat(many, np.arange(0, many.shape[axis], image.shape[axis]), axis=axis) / image.shape[axis]
+
+
+@pytest.mark.parametrize("kind", ["image", "labels"])
+def test_blocks_in_any_order_give_the_levels_of_the_whole(tmp_path, kind):
+    grid = WorkingGrid((533, 611), (533, 611), (1, 1))
+    rng = np.random.default_rng(0)
+    whole = rng.integers(0, 4 if kind == "labels" else 256, grid.shape).astype(np.uint8)
+    pyramid = Pyramid.create(tmp_path / "a", grid, kind, name="x")
+    corners = [(y, x) for y in range(0, 533, 128) for x in range(0, 611, 128)]
+    for y, x in rng.permutation(corners):
+        pyramid.write(int(y), int(x), whole[y : y + 128, x : x + 128])
+    again = Pyramid(tmp_path / "a")
+    assert again.kind == kind
+    assert np.array_equal(again.read(0, 0, *grid.shape), whole)
+    low = again.levels[1][:]
+    assert low.shape == (267, 306)
+    if kind == "image":
+        both = area_mean(area_mean(whole, 267, 0), 306, 1)
+        assert np.abs(low - both).max() <= 0.51
+    else:
+        ys = np.floor((np.arange(267) + 0.5) * 533 / 267).astype(int)
+        xs = np.floor((np.arange(306) + 0.5) * 611 / 306).astype(int)
+        assert np.array_equal(low, whole[np.ix_(ys, xs)])
+
+
+def test_a_square_has_its_edges_at_the_same_place_in_every_level(tmp_path, odd_grid):
+    """Area times value is kept, and so is the centre of mass, in µm."""
+    pyramid = Pyramid.create(tmp_path / "a", odd_grid, "image", name="x")
+    block = np.full((301, 403), 255, np.uint8)
+    pyramid.write(511, 1207, block)
+    seen = []
+    for (scale, translation, _), level in zip(geometry(tmp_path / "a"), pyramid.levels, strict=True):
+        data = level[:].astype(float) / 255
+        ys = np.arange(data.shape[0]) * scale[0] + translation[0]
+        xs = np.arange(data.shape[1]) * scale[1] + translation[1]
+        seen.append((data.sum() * scale.prod(), data.sum(1) @ ys / data.sum(), data.sum(0) @ xs / data.sum()))
+    for level in seen[1:]:
+        assert level == pytest.approx(seen[0], rel=1e-3)
+
+
+def test_unwritten_pixels_read_as_the_fill_value(tmp_path, odd_grid):
+    pyramid = Pyramid.create(tmp_path / "a", odd_grid, "labels", name="x", fill=255, multiscale=False)
+    assert len(pyramid.levels) == 1
+    assert (pyramid.read(1000, 2000, 27, 51) == 255).all()
+
+
+def test_creating_replaces_what_was_there(tmp_path, odd_grid):
+    Pyramid.create(tmp_path / "a", odd_grid, "image", name="x").write(0, 0, np.ones((5, 5), np.uint8))
+    assert Pyramid.create(tmp_path / "a", odd_grid, "image", name="x").read(0, 0, 5, 5).sum() == 0
+
+
+def test_a_folder_that_is_no_ome_zarr_is_refused(tmp_path):
+    with pytest.raises(StudyError, match=r"no OME-Zarr that can be read"):
+        Pyramid(tmp_path)

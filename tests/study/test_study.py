@@ -1,0 +1,212 @@
+"""The study folder: entries, runs, tissue and corrections."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
+from napari_histodistill.study import NO_CORRECTION, RunState, Study, StudyError
+
+SETTINGS = {"model": "m", "block": 512}
+
+
+def test_a_study_opens_again(study):
+    assert json.loads((study.folder / "study.json").read_text())["version"] == 1
+    assert Study.open(study.folder).folder == study.folder
+    assert Study.open_or_create(study.folder).slides() == []
+
+
+def test_a_missing_or_empty_folder_becomes_a_study(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "a/b"):
+        assert Study.open_or_create(tmp_path / name).slides() == []
+
+
+def test_a_folder_with_other_things_is_never_taken_over(tmp_path):
+    (tmp_path / "thesis.docx").write_text("mine")
+    with pytest.raises(StudyError, match="does not exist"):
+        Study.open_or_create(tmp_path)
+    with pytest.raises(StudyError, match="not an empty folder"):
+        Study.create(tmp_path)
+
+
+def test_a_newer_study_is_refused(study):
+    (study.folder / "study.json").write_text('{"format": "histodistill-study", "version": 99}')
+    with pytest.raises(StudyError, match="update napari-histodistill"):
+        Study.open(study.folder)
+
+
+def test_a_file_in_the_way_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError):
+        Study.create(tmp_path / "file" / "study")
+
+
+def test_the_same_slide_gives_the_same_entry(study, fake_slide, entry):
+    fake_slide.path = fake_slide.path.rename(fake_slide.path.with_name("renamed.svs"))
+    again = study.add_slide(fake_slide, target_mpp=4)
+    assert again.folder == entry.folder
+    assert again.grid == entry.grid
+    assert again.slide_path.name == "renamed.svs"
+    assert [slide.slide_path.name for slide in study.slides()] == ["renamed.svs"]
+
+
+def test_two_slides_of_one_name_are_two_entries(study, fake_slide, entry):
+    fake_slide.fingerprint = "two"
+    assert study.add_slide(fake_slide).folder != entry.folder
+    assert len(study.slides()) == 2
+
+
+def test_the_same_slide_at_another_pixel_size_is_refused(study, fake_slide, entry):
+    fake_slide.mpp = (0.25, 0.25)
+    with pytest.raises(StudyError, match=r"at 0\.5 µm/px, not at 0\.25"):
+        study.add_slide(fake_slide)
+
+
+def test_study_and_slides_may_move_together(study, fake_slide, entry, tmp_path):
+    (tmp_path / "new").mkdir()
+    for folder in (study.folder, fake_slide.path.parent):
+        shutil.move(folder, tmp_path / "new" / folder.name)
+    moved = Study.open(tmp_path / "new" / "study").slides()[0]
+    assert moved.slide_path == tmp_path / "new" / "data" / fake_slide.path.name
+
+
+def test_the_study_may_move_alone(study, fake_slide, entry, tmp_path):
+    shutil.move(study.folder, tmp_path / "deep" / "er")
+    assert Study.open(tmp_path / "deep" / "er").slides()[0].slide_path == fake_slide.path
+
+
+def test_a_slide_that_is_gone_is_a_sentence(study, fake_slide, entry):
+    fake_slide.path.unlink()
+    with pytest.raises(StudyError, match="no longer there"):
+        _ = study.slides()[0].slide_path
+
+
+def test_a_damaged_entry_is_a_sentence(study, entry):
+    (entry.folder / "slide.json").write_text('{"format": "histodistill-slide", "version": 1, "mpp": 3}')
+    with pytest.raises(StudyError, match="damaged"):
+        study.slides()
+
+
+def test_tissue_comes_back_as_it_was(entry):
+    assert entry.tissue() is None
+    mask = np.tile(np.array([0, 1, 3], np.uint8), (50, 20))
+    entry.save_tissue(mask, settings={"a": 1})
+    entry.save_tissue(mask[::-1], settings={"a": 2}, edited=True)
+    saved = entry.tissue()
+    assert np.array_equal(saved.mask, mask[::-1])
+    assert (saved.settings, saved.edited) == ({"a": 2}, True)
+
+
+def test_a_run_comes_back_with_its_record(entry):
+    run = entry.new_run(SETTINGS)
+    run.probability.write(0, 0, np.full((3, 4), 7, np.uint8))
+    run.record.unreadable.append((1, 2, 3, 4))
+    run.finish_block(5)
+    run.finish_block(2)
+    again = entry.resumable_run()
+    assert again.record.finished == {2, 5}
+    assert again.record.state is RunState.RUNNING
+    assert again.record.unreadable == [(1, 2, 3, 4)]
+    assert entry.probability()[2, 3] == 7
+    assert entry.pseudo_mask() is None
+    again.require_same(SETTINGS)
+    with pytest.raises(StudyError, match="its model was m, now it is other; use the same, or start anew"):
+        again.require_same(SETTINGS | {"model": "other"})
+
+
+def test_a_complete_run_stays_until_its_successor_is_complete(entry):
+    first = entry.new_run(SETTINGS)
+    entry.complete_run(first, {"tumour_mm2": 1.0})
+    second = entry.new_run(SETTINGS)
+    second.record.state = RunState.PARTIAL
+    second.save()
+    assert entry.run.folder == first.folder
+    assert entry.resumable_run().folder == second.folder
+    third = entry.new_run(SETTINGS)
+    assert entry.runs() == [first.folder, third.folder]
+    with entry.lock():  # while it is being written, the new one is shown
+        assert entry.run.folder == third.folder
+    entry.complete_run(third, {"tumour_mm2": 2.0})
+    assert entry.runs() == [third.folder]
+    assert entry.run.record.summary == {"tumour_mm2": 2.0}
+
+
+def test_a_damaged_run_is_a_sentence(entry):
+    run = entry.new_run(SETTINGS)
+    (run.folder / "run.json").write_text('{"format": "histodistill-run", "version": 1, "settings": {}}')
+    with pytest.raises(StudyError, match="damaged"):
+        _ = entry.run
+
+
+@pytest.fixture
+def masked(entry):
+    """A slide whose model says tumour left and normal right of x = 100."""
+    run = entry.new_run(SETTINGS)
+    mask = np.full(entry.grid.shape, NORMAL, np.uint8)
+    mask[:, :100] = TUMOUR
+    run.replace_pseudo_mask().write(0, 0, mask)
+    entry.complete_run(run, {})
+    return entry
+
+
+def shown(slide, window):
+    y, x, h, w = window
+    return slide.corrected(y, x, np.asarray(slide.pseudo_mask()[y : y + h, x : x + w]))
+
+
+WINDOW = (300, 90, 20, 30)
+
+
+def test_a_hand_edit_is_kept_apart_from_what_the_model_says(masked):
+    before = np.asarray(masked.pseudo_mask()[:])
+    edited = shown(masked, WINDOW)
+    edited[5:10, 15:20] = IGNORE
+    edited[0, 0] = OUTSIDE
+    assert masked.save_pseudo_mask_region(*WINDOW[:2], edited) == 26
+    assert np.array_equal(masked.pseudo_mask()[:], before)
+    assert np.array_equal(shown(masked, WINDOW), edited)
+    corrections = masked.corrections().read(0, 0, *masked.grid.shape)
+    assert np.count_nonzero(corrections != NO_CORRECTION) == 26
+    assert corrections[305, 105] == IGNORE
+
+
+def test_an_undone_edit_is_no_correction(masked):
+    original = shown(masked, WINDOW)
+    masked.save_pseudo_mask_region(*WINDOW[:2], np.full_like(original, TUMOUR))
+    assert masked.save_pseudo_mask_region(*WINDOW[:2], original) == 0
+
+
+def test_a_correction_survives_a_model_that_comes_to_agree_and_then_does_not(masked):
+    window = shown(masked, WINDOW)
+    window[:, 20] = TUMOUR
+    masked.save_pseudo_mask_region(*WINDOW[:2], window)
+    agreeing = np.full_like(window, TUMOUR)
+    masked.save_pseudo_mask_region(*WINDOW[:2], agreeing, model_says=agreeing)
+    assert (masked.corrected(*WINDOW[:2], np.full_like(window, NORMAL))[:, 20] == TUMOUR).all()
+
+
+def test_values_that_no_mask_has_are_refused(masked):
+    with pytest.raises(ValueError, match="0 to 3"):
+        masked.save_pseudo_mask_region(0, 0, np.full((2, 2), 9, np.uint8))
+
+
+def test_strips_make_up_the_corrected_mask(masked):
+    masked.save_pseudo_mask_region(511, 0, np.full((2, 3), IGNORE, np.uint8))
+    strips = list(masked.mask_blocks(rows=512))
+    whole = np.concatenate([strip for _, strip in strips])
+    assert whole.shape == masked.grid.shape
+    assert [y for y, _ in strips] == list(range(0, whole.shape[0], 512))
+    assert (whole[511:513, :3] == IGNORE).all()
+    assert np.count_nonzero(whole == IGNORE) == 6
+
+
+def test_without_a_pseudo_mask_there_is_nothing_to_correct_or_export(entry):
+    with pytest.raises(StudyError, match="run the teacher first"):
+        entry.save_pseudo_mask_region(0, 0, np.ones((2, 2), np.uint8))
+    with pytest.raises(StudyError, match="run the teacher first"):
+        next(entry.mask_blocks())
