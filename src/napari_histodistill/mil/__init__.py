@@ -1,1 +1,40 @@
-"""Teachers trained from image-level labels: data sets, bag losses, training, evaluation."""
+"""Teachers trained from image-level labels: data sets, bag losses, training, evaluation.
+
+Data sets are read without torch; the rest is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_histodistill.mil.data import Bag, BagDataset, DatasetError, load_dataset
+
+if TYPE_CHECKING:
+    from napari_histodistill.mil.evaluate import Evaluation, evaluate_model
+    from napari_histodistill.mil.train import METHODS, Recipe, TrainRequest, TrainResult, train_teacher
+
+__all__ = [
+    "METHODS",
+    "Bag",
+    "BagDataset",
+    "DatasetError",
+    "Evaluation",
+    "Recipe",
+    "TrainRequest",
+    "TrainResult",
+    "evaluate_model",
+    "load_dataset",
+    "train_teacher",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Evaluation", "evaluate_model"):
+        from napari_histodistill.mil import evaluate
+
+        return getattr(evaluate, name)
+    if name in __all__:
+        from napari_histodistill.mil import train
+
+        return getattr(train, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

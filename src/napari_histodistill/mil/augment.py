@@ -1,0 +1,152 @@
+"""Random training batches: geometry, stain, blur and noise, and mosaics of two bags.
+
+The stain changes are wide on purpose: a teacher that saw one laboratory must work on the next one's colours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+# Optical densities of haematoxylin, eosin and the residual (Ruifrok and Johnston 2001), rows of unit length.
+_HED = torch.tensor([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+_HED = _HED / _HED.norm(dim=1, keepdim=True)
+_RGB_TO_HED = torch.linalg.inv(_HED)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a training image may be changed.
+
+    Attributes
+    ----------
+    zoom : (float, float)
+        Range of magnification.
+    stain : float
+        Relative spread of the amount of each stain, and of the optical density of each colour channel.
+    shift : float
+        Largest shift of the amount of a stain, in optical density.
+    blur, noise : float
+        Largest Gaussian sigma in px, largest standard deviation of white noise in [0, 1].
+    mosaic : float
+        Share of the pairs of a positive and a negative image that are cut and exchanged.
+    """
+
+    zoom: tuple[float, float] = (0.7, 1.4)
+    stain: float = 0.3
+    shift: float = 0.05
+    blur: float = 1.2
+    noise: float = 0.04
+    mosaic: float = 0.5
+
+
+def random_crop(image: NDArray[np.uint8], size: int, zoom: tuple[float, float], rng: Generator) -> NDArray[np.uint8]:
+    """A ``size`` px square window of an image (h, w, c), randomly placed, magnified, turned and flipped.
+
+    Windows that do not fit take the image's mirrored surroundings.
+    """
+    low, high = zoom
+    side = round(size / math.exp(rng.uniform(math.log(low), math.log(high))))
+    pad = [(max(0, side - n) // 2, -(-max(0, side - n) // 2)) for n in image.shape[:2]]
+    if any(map(any, pad)):
+        image = np.pad(image, [*pad, (0, 0)], mode="symmetric")
+    y, x = (int(rng.integers(n - side + 1)) for n in image.shape[:2])
+    window = np.rot90(image[y : y + side, x : x + side], int(rng.integers(4)))
+    if rng.integers(2):
+        window = window[:, ::-1]
+    planes = [_resize(window[..., :3], size, Image.Resampling.BICUBIC)]
+    planes += [_resize(window[..., c], size, Image.Resampling.BILINEAR)[..., None] for c in range(3, window.shape[2])]
+    return np.concatenate(planes, 2)
+
+
+def _resize(plane: NDArray[np.uint8], size: int, how: Image.Resampling) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize((size, size), how))
+
+
+def _uniform(rng: Generator, low: float, high: float, *shape: int) -> Tensor:
+    return torch.from_numpy(rng.uniform(low, high, shape).astype(np.float32))
+
+
+def jitter_stain(images: Tensor, settings: Augmentation, rng: Generator) -> Tensor:
+    """Images (n, 3, h, w) in [0, 1] with other amounts of each stain and other colour channels, gamma included."""
+    n, spread = len(images), settings.stain
+    density = -images.clamp(min=1 / 255).log()
+    amounts = torch.einsum("nchw,cs->nshw", density, _RGB_TO_HED)
+    amounts = amounts * _uniform(rng, 1 - spread, 1 + spread, n, 3, 1, 1)
+    amounts = amounts + _uniform(rng, -settings.shift, settings.shift, n, 3, 1, 1)
+    density = torch.einsum("nshw,sc->nchw", amounts, _HED)
+    density = density * _uniform(rng, 1 - spread, 1 + spread, n, 1, 1, 1)
+    density = density * _uniform(rng, 1 - spread / 2, 1 + spread / 2, n, 3, 1, 1)
+    return (-density).exp().clamp(0, 1)
+
+
+def degrade(images: Tensor, settings: Augmentation, rng: Generator) -> Tensor:
+    """Images (n, 3, h, w) in [0, 1], a third of them blurred and a third with noise."""
+    images = images.clone()
+    for i in range(len(images)):
+        if settings.blur and rng.random() < 1 / 3:
+            images[i] = _blur(images[i], rng.uniform(0.3, settings.blur))
+        if settings.noise and rng.random() < 1 / 3:
+            white = torch.from_numpy(rng.standard_normal(images[i].shape, dtype=np.float32))
+            images[i] = (images[i] + rng.uniform(0, settings.noise) * white).clamp(0, 1)
+    return images
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    x = torch.arange(-3, 4, dtype=image.dtype)
+    kernel = (-0.5 * (x / sigma) ** 2).exp()
+    kernel = (kernel / kernel.sum()).expand(3, 1, 1, 7)
+    padded = functional.pad(image[None], (3, 3, 3, 3), mode="reflect")
+    return functional.conv2d(functional.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3)[0]
+
+
+def random_halves(n: int, size: int, rng: Generator) -> NDArray[np.bool_]:
+    """Masks (n, size, size) of one side of a line at any angle, which cuts off between a third and two thirds."""
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    masks = np.empty((n, size, size), bool)
+    for i in range(n):
+        angle, share = rng.uniform(0, 2 * math.pi), rng.uniform(1 / 3, 2 / 3)
+        height = math.cos(angle) * y + math.sin(angle) * x
+        masks[i] = height < np.quantile(height[::4, ::4], share)
+    return masks
+
+
+def compose(positive: Tensor, negative: Tensor, share: float, rng: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Exchange halves of some pairs of a positive and a negative image: mosaics of two bags each.
+
+    A mosaic's negative half is known to be free of tumour whatever lies beside it, which its whole positive image
+    could not say: the network has to find the tumour by what is there, not by what is near.
+
+    Parameters
+    ----------
+    positive, negative : Tensor (n, c, h, h)
+    share : float
+        Share of the pairs that are exchanged.
+
+    Returns
+    -------
+    images (2n, c, h, h), bag_image (b,), bag_label (b,), bag_inside (b, h, h)
+    """
+    n, size = len(positive), positive.shape[-1]
+    cut = round(share * n)
+    half = torch.from_numpy(random_halves(cut, size, rng))
+    first, second = positive.clone(), negative.clone()
+    first[:cut] = torch.where(half[:, None], positive[:cut], negative[:cut])
+    second[:cut] = torch.where(half[:, None], negative[:cut], positive[:cut])
+    whole = torch.ones(n - cut, size, size)
+    mine, other = half.float(), 1 - half.float()
+    i, j = torch.arange(n), torch.arange(n, 2 * n)
+    inside = torch.cat([mine, whole, other, other, mine, whole])
+    labels = torch.cat([torch.ones(n), torch.zeros(cut), torch.ones(cut), torch.zeros(n)])
+    return torch.cat([first, second]), torch.cat([i, i[:cut], j[:cut], j]), labels, inside

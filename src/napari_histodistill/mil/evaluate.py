@@ -1,0 +1,126 @@
+"""Measure a model on a data set with masks, beside the mask that calls everything tumour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from napari_histodistill.metrics import ImageScore, bootstrap_dice, score_image, summarise
+from napari_histodistill.mil.data import DatasetError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_histodistill.jobs import JobControl
+    from napari_histodistill.mil.data import Bag, BagDataset
+    from napari_histodistill.nets.card import ModelCard
+    from napari_histodistill.nets.model import Model
+
+EvaluationSplit = Literal["auto", "all", "train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of every image under the model and under the all-foreground mask, and how they were made."""
+
+    dataset: str
+    split: str
+    threshold: float
+    smoothing_um: float
+    left_out: int
+    scores: tuple[ImageScore, ...]
+    all_foreground: tuple[ImageScore, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The measures of `metrics.summarise` as one JSON object, the baseline's under ``all_foreground``."""
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "n_images": len(self.scores),
+            "n_patients": len({s.patient for s in self.scores}),
+            "n_left_out": self.left_out,
+            "threshold": self.threshold,
+            "smoothing_um": self.smoothing_um,
+            **summarise(self.scores),
+            "dice_pooled_95": list(bootstrap_dice(self.scores)),
+            "all_foreground": summarise(self.all_foreground),
+        }
+
+
+def evaluate_model(
+    model: Model,
+    dataset: BagDataset,
+    *,
+    split: EvaluationSplit = "auto",
+    threshold: float | None = None,
+    smoothing_um: float | None = None,
+    control: JobControl | None = None,
+) -> Evaluation:
+    """Predict every image at the model's mpp and compare with its mask at the mask's own resolution.
+
+    Parameters
+    ----------
+    model : Model
+    dataset : BagDataset
+    split : {"auto", "all", "train", "val", "test"}
+        "auto" takes all patients that the model has not seen where it was trained on this data set, else the images
+        that the data set declares as test, else all.
+    threshold, smoothing_um : float, optional
+        In place of the card's.
+    control : JobControl, optional
+        Told about every image.
+
+    Raises
+    ------
+    DatasetError
+        If no image with known tumour pixels is left.
+    """
+    chosen = choose_images(dataset, model.card, split)
+    bags = chosen.where(lambda bag: bag.has_truth).bags
+    if not bags:
+        raise DatasetError(f"No image of {dataset.name} ({split}) has a mask to compare with: add masks or a split.")
+    threshold = model.card.threshold if threshold is None else threshold
+    smoothing_um = model.card.smoothing_um if smoothing_um is None else smoothing_um
+    scores, baseline = [], []
+    for i, bag in enumerate(bags):
+        if control is not None:
+            control.checkpoint()
+        truth = bag.read_truth()
+        probability = predict_bag(model, bag, truth.shape, smoothing_um)
+        image = Image.open(bag.image)
+        pixel = (bag.mpp * image.height / truth.shape[0], bag.mpp * image.width / truth.shape[1])
+        scores.append(score_image(probability >= threshold, truth, bag.label, bag.patient, pixel))
+        baseline.append(score_image(np.ones_like(truth), truth, bag.label, bag.patient, pixel))
+        if control is not None:
+            control.progress(i + 1, len(bags), "Evaluating")
+    left_out = len(dataset) - len(bags)
+    return Evaluation(dataset.name, split, threshold, smoothing_um, left_out, tuple(scores), tuple(baseline))
+
+
+def choose_images(dataset: BagDataset, card: ModelCard, split: EvaluationSplit) -> BagDataset:
+    """The images to evaluate a model on, see `evaluate_model`."""
+    if split == "all":
+        return dataset
+    if split != "auto":
+        return dataset.with_splits().part(split)
+    if card.training.data == dataset.name:
+        seen = {patient for part in card.training.patients.values() for patient in part}
+        return dataset.where(lambda bag: bag.patient not in seen)
+    declared = dataset.part("test")
+    return declared if len(declared) else dataset
+
+
+def predict_bag(model: Model, bag: Bag, shape: tuple[int, ...], smoothing_um: float = 0.0) -> NDArray[np.float32]:
+    """Tumour probability of an image on a grid of ``shape`` pixels that shares its outer edges, float32 (h, w)."""
+    probability = model.predict(bag.read_image(model.card.mpp)[None])[0]
+    if smoothing_um:
+        probability = ndimage.gaussian_filter(probability, smoothing_um / model.card.mpp)
+    if probability.shape == shape:
+        return probability
+    size = (shape[1], shape[0])
+    resized: NDArray[np.float32] = np.asarray(Image.fromarray(probability).resize(size, Image.Resampling.BILINEAR))
+    return resized

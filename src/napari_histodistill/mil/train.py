@@ -1,0 +1,363 @@
+"""Train a teacher from image-level labels (He, Li and Zemp 2024, section 2.1), or with full masks as its ceiling."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.mil.augment import Augmentation
+from napari_histodistill.mil.data import Bag, BagDataset, DatasetError, load_dataset
+from napari_histodistill.mil.losses import FAMILIES, pixel_loss
+from napari_histodistill.mil.sampler import Batch, Sampler
+from napari_histodistill.nets.card import Architecture, ModelCard, Training
+from napari_histodistill.nets.model import Model, normalise, pick_device, save_model
+from napari_histodistill.nets.network import SideNetwork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_histodistill.jobs import JobControl
+    from napari_histodistill.nets.network import Maps
+
+MASKS = "masks"
+METHODS = (*FAMILIES, MASKS)
+CHECKPOINT = "checkpoint.pt"
+
+
+class TrainingError(HistodistillError):
+    """A training that cannot be done as asked."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training that seldom change.
+
+    Attributes
+    ----------
+    encoder : str
+    mpp : float
+        µm per pixel that the network reads.
+    crop, batch : int
+        Side of the training images in px, and their number in a batch.
+    lr : float
+        Peak learning rate of the encoder, after a warm-up along half a cosine to zero; the heads' is ten times that.
+    weight_decay : float
+    average : float
+        Decay per step of the running average of the weights; the average is the model.
+    context_um : float
+        See `SideNetwork`.
+    augmentation : Augmentation
+    """
+
+    encoder: str = "efficientnet-lite0"
+    mpp: float = 1.5
+    crop: int = 144
+    batch: int = 16
+    lr: float = 3e-4
+    weight_decay: float = 1e-2
+    average: float = 0.99
+    context_um: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train a teacher on, and how.
+
+    Attributes
+    ----------
+    data : Path
+        As `load_dataset` takes it.
+    out : Path
+        Folder for the model and, while it trains, the checkpoint.
+    method : str
+        Family of the bag loss, or "masks": full supervision, the ceiling to compare with.
+    epochs, seed : int
+    mpp : float, optional
+        µm per pixel of the data, in place of what it says.
+    device : str
+    threads : int, optional
+        CPU threads; torch's choice if None.
+    resume : bool
+        Go on from the checkpoint in ``out``.
+    recipe : Recipe
+    """
+
+    data: Path
+    out: Path
+    method: str = "gm"
+    epochs: int = 20
+    seed: int = 0
+    mpp: float | None = None
+    device: str = "auto"
+    threads: int | None = None
+    resume: bool = False
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a training's record: mean loss, and how well bag scores rank validation images (AUC, or None)."""
+
+    number: int
+    loss: float
+    bag_auc: float | None
+    seconds: float
+
+    def __str__(self) -> str:
+        score = "no validation bags" if self.bag_auc is None else f"bag AUC {self.bag_auc:.3f}"
+        return f"epoch {self.number}: loss {self.loss:.4f}, {score}, {self.seconds:.0f} s"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training: where the model lies, its card, and the record of its epochs."""
+
+    folder: Path
+    card: ModelCard
+    epochs: tuple[Epoch, ...]
+
+
+def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
+    """Train on the training patients of a data set, save the model, and return the record.
+
+    The model is the running average of the weights after the last epoch: nothing is selected.
+
+    Raises
+    ------
+    TrainingError, DatasetError, MissingWeightsError
+        If the method is unknown, the data lack positive or negative training images, or (for "masks") masks.
+    """
+    if request.method not in METHODS:
+        raise TrainingError(f"There is no method {request.method!r}: choose one of {', '.join(METHODS)}.")
+    if request.epochs < 1:
+        raise TrainingError("A training needs at least one epoch.")
+    if request.threads:
+        torch.set_num_threads(request.threads)
+    dataset = load_dataset(request.data, request.mpp).with_splits()
+    check_trainable(dataset, request.method)
+    recipe, train = request.recipe, dataset.part("train")
+    torch.manual_seed(request.seed)
+    network = SideNetwork(recipe.encoder, fusion_weights(request.method), recipe.context_um, recipe.mpp)
+    network.encoder.load_imagenet()
+    sampler = make_sampler(train, recipe, mask_targets(train, recipe.mpp) if request.method == MASKS else None)
+    card = make_card(request, dataset, network)
+    trainer = Trainer(network, loss_of(request.method), sampler, recipe, request.epochs, pick_device(request.device))
+    checkpoint = request.out / CHECKPOINT
+    request.out.mkdir(parents=True, exist_ok=True)
+    if request.resume and checkpoint.is_file():
+        trainer.load(checkpoint)
+    validation = read_images(dataset.part("val"), recipe.mpp)
+    trainer.run(request.seed, control, checkpoint, lambda: bag_auc(Model(trainer.average, card), validation))
+    save_model(request.out, trainer.average, card)
+    checkpoint.unlink(missing_ok=True)
+    return TrainResult(request.out, card, tuple(trainer.epochs))
+
+
+def check_trainable(dataset: BagDataset, method: str) -> None:
+    """Raise `DatasetError` if the training part lacks positive or negative images, or masks that a method needs."""
+    train = dataset.part("train")
+    for label, word in ((1, "positive"), (0, "negative")):
+        if not any(bag.label == label for bag in train.bags):
+            raise DatasetError(f"The training part of {dataset.name} has no {word} image: a teacher needs both kinds.")
+    if method == MASKS and not all(bag.has_truth for bag in train.bags):
+        raise DatasetError(f"The method 'masks' needs a mask for every positive training image of {dataset.name}.")
+
+
+def fusion_weights(method: str) -> tuple[float, ...]:
+    """Fusion weights of the family's side outputs; those of ``gm`` for full supervision."""
+    return FAMILIES["gm" if method == MASKS else method].weights
+
+
+def loss_of(method: str) -> Callable[[Maps, Batch], Tensor]:
+    """The loss of a batch under a method: mean over bags (weighted by the root of their area), or over pixels."""
+    if method == MASKS:
+        return target_loss
+    family = FAMILIES[method]
+
+    def bag_loss(maps: Maps, batch: Batch) -> Tensor:
+        stride = batch.images.shape[-1] // maps.fused.shape[-1]
+        inside = batch.bag_inside[:, ::stride, ::stride]
+        weight = inside.mean((1, 2)).sqrt()
+        losses = family.loss(maps.all()[batch.bag_image], batch.bag_label, inside)
+        return (losses * weight).sum() / weight.sum()
+
+    return bag_loss
+
+
+def target_loss(maps: Maps, batch: Batch) -> Tensor:
+    """Pixel loss against the batch's targets, cut at 0.5."""
+    if batch.targets is None:
+        raise ValueError("the batch has no pixel targets")
+    stride = batch.images.shape[-1] // maps.fused.shape[-1]
+    return pixel_loss(maps.all(), (batch.targets[:, ::stride, ::stride] >= 0.5).float())
+
+
+def make_sampler(dataset: BagDataset, recipe: Recipe, targets: Sequence[NDArray[np.uint8]] | None = None) -> Sampler:
+    """A sampler of the images of a data set, read into memory at the recipe's mpp."""
+    images = [bag.read_image(recipe.mpp) for bag in dataset.bags]
+    labels = [bag.label for bag in dataset.bags]
+    return Sampler(images, labels, recipe.crop, recipe.batch, recipe.augmentation, targets)
+
+
+def mask_targets(dataset: BagDataset, mpp: float) -> list[NDArray[np.uint8]]:
+    """True tumour masks (0 or 255, blurred at outlines) on the grids of the images at ``mpp``."""
+    targets = []
+    for bag in dataset.bags:
+        h, w = bag.read_image(mpp).shape[:2]
+        mask = Image.fromarray(bag.read_truth().astype(np.uint8) * 255)
+        targets.append(np.asarray(mask.resize((w, h), Image.Resampling.BILINEAR)))
+    return targets
+
+
+def read_images(dataset: BagDataset, mpp: float) -> list[tuple[Bag, NDArray[np.uint8]]]:
+    """Bags with their images at ``mpp``."""
+    return [(bag, bag.read_image(mpp)) for bag in dataset.bags]
+
+
+def bag_auc(model: Model, images: Sequence[tuple[Bag, NDArray[np.uint8]]]) -> float | None:
+    """How often a positive image's bag score exceeds a negative one's; None without one of both.
+
+    The score is the generalised mean (r = 4) of the fused map, so no pixel label is looked at.
+    """
+    scores: dict[int, list[float]] = {0: [], 1: []}
+    for bag, image in images:
+        probability = model.predict(image[None])[0]
+        scores[bag.label].append(float(np.mean(probability.astype(np.float64) ** 4) ** 0.25))
+    if not scores[0] or not scores[1]:
+        return None
+    positive, negative = np.array(scores[1])[:, None], np.array(scores[0])[None]
+    return float(np.mean((positive > negative) + 0.5 * (positive == negative)))
+
+
+def make_card(request: TrainRequest, dataset: BagDataset, network: SideNetwork) -> ModelCard:
+    """The card of a model that a request trains."""
+    recipe = request.recipe
+    architecture = Architecture(recipe.encoder, fusion_weights(request.method), recipe.context_um)
+    labels = "full masks" if request.method == MASKS else "image-level labels"
+    training = Training(
+        data=dataset.name,
+        labels=labels,
+        family=request.method,
+        patients={"train": dataset.part("train").patients(), "val": dataset.part("val").patients()},
+        seed=request.seed,
+        recipe={"epochs": request.epochs, **asdict(recipe)},
+    )
+    return ModelCard(
+        name=f"{request.method} teacher on {dataset.name}",
+        architecture=architecture,
+        mpp=recipe.mpp,
+        margin=network.margin,
+        multiple=network.multiple,
+        scope=("Research use only, not for diagnosis.", f"Trained on {dataset.name} from {labels}, not validated."),
+        training=training,
+    )
+
+
+class Trainer:
+    """Optimises a network over epochs, keeps the running average of its weights, and can stop and go on.
+
+    Attributes
+    ----------
+    average : SideNetwork
+        The running average, BatchNorm statistics included: the model.
+    epochs : list of Epoch
+        Finished so far.
+    """
+
+    def __init__(
+        self,
+        network: SideNetwork,
+        loss: Callable[[Maps, Batch], Tensor],
+        sampler: Sampler,
+        recipe: Recipe,
+        epochs: int,
+        device: str = "cpu",
+        head_factor: float = 10.0,
+    ) -> None:
+        self.network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network)
+        self.loss, self.sampler, self.recipe, self.device = loss, sampler, recipe, device
+        self.total = epochs
+        self.epochs: list[Epoch] = []
+        encoder = list(network.encoder.parameters())
+        known = {id(p) for p in encoder}
+        heads = [p for p in network.parameters() if id(p) not in known]
+        groups = [{"params": encoder, "factor": 1.0}, {"params": heads, "factor": head_factor}]
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+    def run(
+        self,
+        seed: int,
+        control: JobControl,
+        checkpoint: Path | None = None,
+        score: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """Train the epochs that are left; after each, write the checkpoint and tell ``control`` a line."""
+        while len(self.epochs) < self.total:
+            start, number = time.monotonic(), len(self.epochs)
+            losses = []
+            for i, batch in enumerate(self.sampler.epoch(seed, number)):
+                control.checkpoint()
+                losses.append(self._step(batch, number * self.sampler.steps + i))
+            record = Epoch(number + 1, float(np.mean(losses)), score(), time.monotonic() - start)
+            self.epochs.append(record)
+            if checkpoint is not None:
+                self.save(checkpoint)
+            control.progress(number + 1, self.total, str(record), record)
+
+    def _step(self, batch: Batch, step: int) -> float:
+        batch = batch.to(self.device)
+        steps = self.total * self.sampler.steps
+        rate = self.recipe.lr * min(1, (step + 1) / 30) * (1 + math.cos(math.pi * step / steps)) / 2
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * group["factor"]
+        self.network.train()
+        loss = self.loss(self.network(normalise(batch.images)), batch)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+        self.optimiser.step()
+        self._update_average(min(self.recipe.average, (step + 1) / (step + 10)))
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _update_average(self, decay: float) -> None:
+        pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
+        for mean, value in pairs:
+            if mean.dtype.is_floating_point:
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    def save(self, path: Path) -> None:
+        """Write everything that going on needs, complete or not at all."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from what `save` wrote."""
+        state: Mapping[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]

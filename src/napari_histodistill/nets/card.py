@@ -1,0 +1,209 @@
+"""The card of a model: what it is, what it was trained on, what it is for, and how well it does; a JSON file.
+
+A card lies beside the weights as ``model.json``. It is read without torch, so that a window can show the scope of a
+model before anything heavy starts.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+from napari_histodistill.errors import HistodistillError
+
+FORMAT = "histodistill-model"
+VERSION = 1
+CARD_NAME = "model.json"
+WEIGHTS_NAME = "model.safetensors"
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+class ModelError(HistodistillError):
+    """A model folder that cannot be used: the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build the network that the weights fit.
+
+    Attributes
+    ----------
+    encoder : str
+        Name of the encoder.
+    weights : tuple of float
+        Fusion weights of the side outputs, shallowest first.
+    context_um : float
+        Side of the window over which the deepest features are averaged, 0 for none.
+    """
+
+    encoder: str
+    weights: tuple[float, ...]
+    context_um: float = 0.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a model was trained on and how.
+
+    Attributes
+    ----------
+    data : str
+        Name of the data set.
+    labels : str
+        What supervised it, in words.
+    family : str
+        The bag loss.
+    patients : dict
+        Patients in "train" and "val": evaluation on the same data set leaves them out.
+    seed : int
+    recipe : dict
+        Settings of the training, as they were.
+    terms, citation : str
+        Of the data; and of weights that the training started from.
+    """
+
+    data: str = ""
+    labels: str = ""
+    family: str = ""
+    patients: dict[str, list[str]] = field(default_factory=dict)
+    seed: int = 0
+    recipe: dict[str, Any] = field(default_factory=dict)
+    terms: str = ""
+    citation: str = ""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known of a model.
+
+    Attributes
+    ----------
+    name : str
+    architecture : Architecture
+    mpp : float
+        µm per pixel of the images that the network reads.
+    margin : int
+        Pixels at ``mpp`` from an edge within which a prediction may depend on where the window was cut.
+    multiple : int
+        Windows that are shifted by a multiple of this many pixels agree away from their edges.
+    threshold : float
+        Probability from which a pixel counts as tumour.
+    smoothing_um : float
+        Standard deviation of the Gaussian that smooths probabilities before the threshold, 0 for none.
+    classes : tuple of str
+    stain_normalisation : str or None
+        Name of the stain normalisation that the model expects, fitted on the tissue of a slide.
+    organ, stain : str
+    scope : tuple of str
+        Sentences that a user must have seen before using the model.
+    training : Training
+    figures : dict
+        Measured quality, by data set.
+    """
+
+    name: str
+    architecture: Architecture
+    mpp: float
+    margin: int = 128
+    multiple: int = 16
+    threshold: float = 0.5
+    smoothing_um: float = 0.0
+    classes: tuple[str, ...] = ("background", "tumour")
+    stain_normalisation: str | None = None
+    organ: str = ""
+    stain: str = "H&E"
+    scope: tuple[str, ...] = ()
+    training: Training = field(default_factory=Training)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0.05 <= self.mpp <= 8:
+            raise ModelError(f"The model card gives {self.mpp} µm per pixel, which no slide has: mend its mpp.")
+        if not 0 < self.threshold < 1:
+            raise ModelError(f"The model card gives the threshold {self.threshold}, which must lie between 0 and 1.")
+        if self.multiple < 1 or self.margin < 0 or self.smoothing_um < 0:
+            raise ModelError("The model card gives a negative margin, multiple or smoothing: mend it.")
+        weights = self.architecture.weights
+        if not weights or min(weights) < 0 or abs(sum(weights) - 1) > 1e-3:
+            raise ModelError(f"The model card gives the fusion weights {weights}, which must sum to one.")
+
+    def to_json(self) -> str:
+        """The text of ``model.json``."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "the model card") -> Self:
+        """Read the text of a ``model.json``.
+
+        Raises
+        ------
+        ModelError
+            If it is no card, one of a later version, or one with wrong or missing entries.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ModelError(f"{where} is not JSON (line {error.lineno}): the model must be saved anew.") from error
+        if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
+            raise ModelError(f"{where} is not the card of a histodistill model: choose a folder that was trained here.")
+        version = data.pop("version", None)
+        if not isinstance(version, int) or version > VERSION:
+            raise ModelError(f"{where} has version {version}, later than {VERSION}: update napari-histodistill.")
+        try:
+            data["architecture"] = Architecture(**_known(Architecture, data["architecture"]))
+            data["training"] = Training(**_known(Training, data.get("training", {})))
+            return cls(**_known(cls, data))
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"{where} is not complete ({error}): the model must be saved anew.") from error
+
+
+def _known(kind: type[Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a JSON object that ``kind`` has fields for, lists as tuples where the field is one."""
+    types = {f.name: str(f.type) for f in fields(kind)}
+    unknown = sorted(set(data) - set(types))
+    if unknown:
+        raise TypeError(f"unknown entry {unknown[0]!r}")
+    for name, value in data.items():
+        _check_type(name, types[name], value)
+    return {name: tuple(v) if types[name].startswith("tuple") else v for name, v in data.items()}
+
+
+def _check_type(name: str, kind: str, value: object) -> None:
+    expected: dict[str, type | tuple[type, ...]] = {
+        "str": str,
+        "int": int,
+        "float": (int, float),
+        "str | None": (str, type(None)),
+        "tuple[str, ...]": list,
+        "tuple[float, ...]": list,
+        "dict[str, Any]": dict,
+        "dict[str, list[str]]": dict,
+    }
+    wanted = expected.get(kind)
+    if wanted is not None and not isinstance(value, wanted):
+        raise TypeError(f"{name} is {value!r}")
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of the model in a folder.
+
+    Raises
+    ------
+    ModelError
+        If the folder holds no card or a broken one.
+    """
+    path = folder / CARD_NAME
+    if not path.is_file():
+        raise ModelError(f"There is no model in {folder}: choose a folder with {CARD_NAME} in it.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} cannot be read ({error}): check the file.") from error
+    return ModelCard.from_json(text, str(path))
+
+
+def bundled_card() -> ModelCard:
+    """The card of the teacher that comes with the package."""
+    return read_card(BUNDLED)

@@ -1,0 +1,185 @@
+"""Models on disk and in use: load, save, choose a device, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.nets.card import BUNDLED, CARD_NAME, WEIGHTS_NAME, ModelCard, ModelError, read_card
+from napari_histodistill.nets.encoder import ENCODERS, IMAGENET_MEAN, IMAGENET_STD
+from napari_histodistill.nets.network import SideNetwork, upsample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+_PIXELS_AT_ONCE = 1024 * 1024  # bounds the activations: about 400 bytes a pixel
+_REFLECT = 32  # mirrored surroundings of an image, so that the zero padding of the network lies outside
+
+
+class DeviceError(HistodistillError):
+    """The device that was asked for is not there."""
+
+
+def pick_device(wanted: str = "auto") -> str:
+    """The device to compute on.
+
+    Parameters
+    ----------
+    wanted : {"auto", "cpu", "cuda", "mps"}
+        "auto" takes CUDA, else MPS, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        If the device that was asked for is unknown or not available here.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name, there in available.items() if there)
+    if not available.get(wanted.split(":", maxsplit=1)[0], False):
+        names = ", ".join(name for name, there in available.items() if there)
+        raise DeviceError(f"The device {wanted!r} is not available here: choose auto or one of {names}.")
+    return wanted
+
+
+def build_network(card: ModelCard) -> SideNetwork:
+    """The network that a card describes, with fresh weights.
+
+    Raises
+    ------
+    ModelError
+        If the card names an encoder that this version does not have.
+    """
+    plan = card.architecture
+    if plan.encoder not in ENCODERS:
+        raise ModelError(f"The model uses the encoder {plan.encoder!r}, which this version does not have: update it.")
+    return SideNetwork(plan.encoder, plan.weights, plan.context_um, card.mpp)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Images (n, 3, h, w) in [0, 1] as the encoders want them: ImageNet's statistics, channels last in memory."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None]
+    std = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None]
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+class Model:
+    """A network ready to predict.
+
+    Attributes
+    ----------
+    card : ModelCard
+    network : SideNetwork
+    device : str
+    """
+
+    def __init__(self, network: SideNetwork, card: ModelCard, device: str = "cpu") -> None:
+        self.card, self.device = card, device
+        self.network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Tumour probability of every pixel, the fusion of the side outputs.
+
+        Parameters
+        ----------
+        images : uint8 (n, h, w, 3)
+            At ``card.mpp``; any size.
+
+        Returns
+        -------
+        float32 (n, h, w)
+            In [0, 1]. Within ``card.margin`` pixels of an edge the values depend on where the image was cut.
+        """
+        if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+            raise ValueError(f"images must be uint8 (n, h, w, 3), not {images.dtype} {images.shape}")
+        n, h, w = images.shape[:3]
+        result = np.empty((n, h, w), np.float32)
+        if not result.size:
+            return result
+        step = max(1, _PIXELS_AT_ONCE // (h * w))
+        for i in range(0, n, step):
+            result[i : i + step] = self._forward(images[i : i + step])
+        return result
+
+    def _forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        h, w = images.shape[1:3]
+        pad = [_padding(side, self.network.multiple) for side in (h, w)]
+        padded = np.pad(images, [(0, 0), *pad, (0, 0)], mode="symmetric")
+        x = torch.from_numpy(padded).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        maps = upsample(self.network(normalise(x)).fused[:, None], self.network.stride)[:, 0]
+        inner: NDArray[np.float32] = maps[:, _REFLECT : _REFLECT + h, _REFLECT : _REFLECT + w].cpu().numpy()
+        return inner
+
+
+def _padding(length: int, multiple: int) -> tuple[int, int]:
+    return _REFLECT, _REFLECT + -(length + 2 * _REFLECT) % multiple
+
+
+def load_model(where: str | Path = "bundled", device: str | None = None) -> Model:
+    """Load a model from a folder with ``model.json`` and ``model.safetensors``, or the bundled one.
+
+    Parameters
+    ----------
+    where : str or Path
+        A folder, or "bundled".
+    device : str, optional
+        As `pick_device` takes it; "auto" if None.
+
+    Raises
+    ------
+    ModelError
+        If the folder holds no model, or a broken one.
+    """
+    folder = BUNDLED if str(where) == "bundled" else Path(where)
+    card = read_card(folder)
+    network = build_network(card)
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise ModelError(f"{folder} has a card but no weights ({WEIGHTS_NAME}): copy the whole folder.")
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged ({error}): copy or train the model again.") from error
+    try:
+        counters = {name: value for name, value in network.state_dict().items() if not value.is_floating_point()}
+        network.load_state_dict(counters | {name: value.float() for name, value in weights.items()}, strict=True)
+    except RuntimeError as error:
+        raise ModelError(f"The weights in {path} do not fit their card: the files are not from one model.") from error
+    return Model(network, card, pick_device(device or "auto"))
+
+
+def save_model(folder: str | Path, network: SideNetwork, card: ModelCard, *, half: bool = False) -> Path:
+    """Write ``model.safetensors`` and ``model.json`` into a folder, each complete or not at all.
+
+    Parameters
+    ----------
+    half : bool
+        Store the weights in 16 bits, half the size.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (value.half() if half else value).cpu().contiguous()
+        for name, value in network.state_dict().items()
+        if value.dtype.is_floating_point
+    }
+    partial = folder / f"{WEIGHTS_NAME}.partial"
+    partial.write_bytes(save(tensors, {"format": "pt"}))  # save_file would make a file that only its owner may read
+    partial.replace(folder / WEIGHTS_NAME)
+    partial = folder / f"{CARD_NAME}.partial"
+    partial.write_text(card.to_json(), encoding="utf-8")
+    partial.replace(folder / CARD_NAME)
+    return folder
