@@ -1,0 +1,15 @@
+"""Errors of the slide package: what a user can mend, and what only a reader sees."""
+
+from napari_histodistill.errors import HistodistillError
+
+
+class SlideError(HistodistillError):
+    """A file or folder cannot be opened as a slide; the message says why and what to do."""
+
+
+class MppError(HistodistillError):
+    """The pixel size is needed but unknown."""
+
+
+class RegionError(Exception):
+    """A tile cannot be read. Never reaches the user: the slide counts it and shows background instead."""

@@ -1,0 +1,91 @@
+"""Opening a file as a slide: which source reads it, or the sentence that says why none does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import openslide
+
+from napari_histodistill.slide.errors import SlideError
+from napari_histodistill.slide.slide import Slide
+from napari_histodistill.slide.sources.openslide_source import OpenSlideSource
+from napari_histodistill.slide.sources.plain import open_picture
+
+if TYPE_CHECKING:
+    from napari_histodistill.slide.sources import Source
+
+SourceName = Literal["auto", "fast", "openslide"]
+
+_TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def open_slide(
+    path: str | Path,
+    *,
+    mpp: float | tuple[float, float] | None = None,
+    source: SourceName = "auto",
+    icc: bool = False,
+) -> Slide:
+    """Open a whole-slide image or an ordinary picture without reading its pixels.
+
+    Parameters
+    ----------
+    path
+        Any file OpenSlide reads, an OME-Zarr image folder, TIFF, PNG, JPEG, BMP, WebP or JPEG 2000. (Pictures other
+        than TIFF are read into memory.)
+    mpp
+        Pixel size of level 0 in µm, one number or (y, x), instead of what the file says.
+    source
+        "auto" decodes the tiles of TIFF files directly where that is known to equal OpenSlide; "fast" insists on it,
+        "openslide" uses OpenSlide only.
+    icc
+        Convert colours from the embedded ICC profile to sRGB.
+
+    Raises
+    ------
+    SlideError
+        The file cannot be opened; one sentence says why and what to do.
+    MppError
+        `mpp` is no pixel size of a slide.
+    """
+    path = Path(path)
+    return Slide(path, _open_source(path, source), mpp, icc=icc)
+
+
+def _open_source(path: Path, source: SourceName) -> Source:
+    if not path.exists():
+        raise SlideError(f"{path} does not exist: check the name.")
+    if path.is_dir():
+        raise SlideError(f"{path.name} is a folder, not a slide: choose a file or an OME-Zarr image.")
+    head = _read_head(path)
+    if source == "openslide":
+        return OpenSlideSource(path)
+    if openslide.OpenSlide.detect_format(path) is not None:
+        return OpenSlideSource(path)
+    picture = open_picture(path)
+    if picture is not None:
+        return picture
+    raise SlideError(_refusal(path, head))
+
+
+def _read_head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            head = file.read(132)
+    except PermissionError as error:
+        raise SlideError(f"{path.name} may not be read by this user: change its permissions.") from error
+    except OSError as error:
+        raise SlideError(f"{path.name} cannot be read ({error.strerror}): check the disk or the network.") from error
+    if not head:
+        raise SlideError(f"{path.name} is empty: get a complete copy of it.")
+    return head
+
+
+def _refusal(path: Path, head: bytes) -> str:
+    if head[128:132] == b"DICM" or path.suffix.lower() in {".dcm", ".dicom"}:
+        return f"{path.name} is a DICOM file but not a whole-slide image: choose one of a slide microscopy series."
+    return (
+        f"{path.name} is not a slide or picture in a known format: choose a file that OpenSlide reads, OME-Zarr, "
+        "TIFF, PNG or JPEG."
+    )
