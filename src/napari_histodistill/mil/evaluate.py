@@ -116,8 +116,8 @@ def choose_images(dataset: BagDataset, card: ModelCard, split: EvaluationSplit) 
 
 def predict_bag(model: Model, bag: Bag, shape: tuple[int, ...], smoothing_um: float = 0.0) -> NDArray[np.float32]:
     """Tumour probability of an image on a grid of ``shape`` pixels that shares its outer edges, float32 (h, w)."""
-    probability = model.predict(bag.read_image(model.card.mpp)[None])[0]
-    if smoothing_um:
+    probability: NDArray[np.float32] = model.predict(bag.read_image(model.card.mpp)[None])[0]
+    if smoothing_um > 0:
         probability = ndimage.gaussian_filter(probability, smoothing_um / model.card.mpp)
     if probability.shape == shape:
         return probability

@@ -1,0 +1,98 @@
+"""The model card: a round trip, and one sentence for everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from napari_histodistill.nets import Architecture, ModelCard, ModelError, Training, bundled_card, read_card
+
+
+@pytest.fixture
+def card() -> ModelCard:
+    return ModelCard(
+        name="a teacher",
+        architecture=Architecture("efficientnet-lite0", (0.2, 0.35, 0.45)),
+        mpp=1.5,
+        scope=("Research use only.", "Ångström"),
+        training=Training(data="cohort", patients={"train": ["1"], "val": ["2"]}, recipe={"lr": 1e-3}),
+        figures={"cohort": {"dice_pooled": 0.8}},
+    )
+
+
+def test_a_card_survives_json(card):
+    assert ModelCard.from_json(card.to_json()) == card
+
+
+def broken(card: ModelCard, **changes: object) -> str:
+    return json.dumps(json.loads(card.to_json()) | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"format": "something"}, "not the card"),
+        ({"version": 99}, "update"),
+        ({"version": "1"}, "update"),
+        ({"mpp": 99.0}, "mpp"),
+        ({"mpp": "1.5"}, "mpp"),
+        ({"threshold": 1.5}, "threshold"),
+        ({"margin": -1}, "negative margin"),
+        ({"scope": "one sentence"}, "scope"),
+        ({"surprise": 1}, "surprise"),
+        ({"architecture": {"encoder": "efficientnet-lite0"}}, "weights"),
+        ({"architecture": {"encoder": "efficientnet-lite0", "weights": [0.9, 0.9]}}, "sum to one"),
+        ({"architecture": None}, "not complete"),
+        ({"training": {"data": 3}}, "data"),
+    ],
+)
+def test_a_wrong_entry_is_named_in_one_sentence(card, changes, says):
+    with pytest.raises(ModelError, match=says) as error:
+        ModelCard.from_json(broken(card, **changes), "model.json")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"card"'])
+def test_text_that_is_no_card_is_refused(text):
+    with pytest.raises(ModelError):
+        ModelCard.from_json(text)
+
+
+def test_a_missing_entry_is_refused(card):
+    data = json.loads(card.to_json())
+    del data["mpp"]
+    with pytest.raises(ModelError, match="mpp"):
+        ModelCard.from_json(json.dumps(data))
+
+
+def test_a_folder_without_a_card_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="There is no model in"):
+        read_card(tmp_path)
+
+
+def test_a_card_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "model.json").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ModelError, match="cannot be read"):
+        read_card(tmp_path)
+
+
+def test_the_bundled_card_says_what_the_model_is_for():
+    card = bundled_card()
+    scope = " ".join(card.scope).lower()
+    assert "low-grade" in scope
+    assert "serrated" in scope
+    assert "research" in scope
+    assert card.organ
+    assert "CC BY 4.0" in card.training.terms
+    assert not set(card.training.patients["train"]) & set(card.training.patients["val"])
+
+
+def test_reading_the_bundled_card_does_not_import_torch():
+    code = (
+        "import sys, napari_histodistill.nets as n, napari_histodistill.mil as m; n.bundled_card(); m.load_dataset; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
