@@ -11,6 +11,7 @@ from napari_histodistill.slide.errors import SlideError
 from napari_histodistill.slide.slide import Slide
 from napari_histodistill.slide.sources.openslide_source import OpenSlideSource
 from napari_histodistill.slide.sources.plain import open_picture
+from napari_histodistill.slide.sources.tiff import FAST_VENDORS, TiffError, TiffSource
 
 if TYPE_CHECKING:
     from napari_histodistill.slide.sources import Source
@@ -61,12 +62,37 @@ def _open_source(path: Path, source: SourceName) -> Source:
     head = _read_head(path)
     if source == "openslide":
         return OpenSlideSource(path)
+    if head.startswith(_TIFF_MAGIC):
+        return _open_tiff(path, must_be_fast=source == "fast")
+    if source == "fast":
+        raise SlideError(f"{path.name} is no TIFF, and only those have a fast path: open it with source 'auto'.")
     if openslide.OpenSlide.detect_format(path) is not None:
         return OpenSlideSource(path)
     picture = open_picture(path)
     if picture is not None:
         return picture
     raise SlideError(_refusal(path, head))
+
+
+def _open_tiff(path: Path, *, must_be_fast: bool) -> Source:
+    """The fast path where it is allowed and agrees with OpenSlide, else OpenSlide, else a memory-mapped array."""
+    vendor = openslide.OpenSlide.detect_format(path)
+    reference = _openslide_or_none(path) if vendor else None
+    try:
+        if vendor not in FAST_VENDORS:
+            raise TiffError(f"{path.name} is a {vendor} slide, which has no fast path: open it with source 'auto'.")
+        return TiffSource(path, reference)
+    except SlideError:
+        if reference is None or must_be_fast:
+            raise
+        return reference
+
+
+def _openslide_or_none(path: Path) -> OpenSlideSource | None:
+    try:
+        return OpenSlideSource(path)
+    except SlideError:
+        return None  # the TIFF source then reads the file, or says why it cannot be read
 
 
 def _read_head(path: Path) -> bytes:
