@@ -57,7 +57,7 @@ class Recipe:
     weight_decay : float
     average : float
         Decay per step of the running average of the weights; the average is the model.
-    context_um : float
+    width, context_um : int, float
         See `SideNetwork`.
     augmentation : Augmentation
     """
@@ -69,6 +69,7 @@ class Recipe:
     lr: float = 3e-4
     weight_decay: float = 1e-2
     average: float = 0.99
+    width: int = 0
     context_um: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -151,7 +152,7 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
     check_trainable(dataset, request.method)
     recipe, train = request.recipe, dataset.part("train")
     torch.manual_seed(request.seed)
-    network = SideNetwork(recipe.encoder, fusion_weights(request.method), recipe.context_um, recipe.mpp)
+    network = SideNetwork(recipe.encoder, fusion_weights(request.method), recipe.width, recipe.context_um, recipe.mpp)
     network.encoder.load_imagenet()
     sampler = make_sampler(train, recipe, mask_targets(train, recipe.mpp) if request.method == MASKS else None)
     card = make_card(request, dataset, network)
@@ -246,7 +247,7 @@ def bag_auc(model: Model, images: Sequence[tuple[Bag, NDArray[np.uint8]]]) -> fl
 def make_card(request: TrainRequest, dataset: BagDataset, network: SideNetwork) -> ModelCard:
     """The card of a model that a request trains."""
     recipe = request.recipe
-    architecture = Architecture(recipe.encoder, fusion_weights(request.method), recipe.context_um)
+    architecture = Architecture(recipe.encoder, fusion_weights(request.method), recipe.width, recipe.context_um)
     labels = "full masks" if request.method == MASKS else "image-level labels"
     training = Training(
         data=dataset.name,
