@@ -9,6 +9,7 @@ import openslide
 
 from napari_histodistill.slide.errors import SlideError
 from napari_histodistill.slide.slide import Slide
+from napari_histodistill.slide.sources.ome_zarr import OmeZarrSource, is_zarr
 from napari_histodistill.slide.sources.openslide_source import OpenSlideSource
 from napari_histodistill.slide.sources.plain import open_picture
 from napari_histodistill.slide.sources.tiff import FAST_VENDORS, TiffError, TiffSource
@@ -58,7 +59,7 @@ def _open_source(path: Path, source: SourceName) -> Source:
     if not path.exists():
         raise SlideError(f"{path} does not exist: check the name.")
     if path.is_dir():
-        raise SlideError(f"{path.name} is a folder, not a slide: choose a file or an OME-Zarr image.")
+        return _open_folder(path, source)
     head = _read_head(path)
     if source == "openslide":
         return OpenSlideSource(path)
@@ -74,8 +75,16 @@ def _open_source(path: Path, source: SourceName) -> Source:
     raise SlideError(_refusal(path, head))
 
 
+def _open_folder(path: Path, source: SourceName) -> Source:
+    if not is_zarr(path):
+        raise SlideError(f"{path.name} is a folder, not a slide: choose a slide file in it, or an OME-Zarr image.")
+    if source != "auto":
+        raise SlideError(f"{path.name} is an OME-Zarr, which is read without OpenSlide: open it with source 'auto'.")
+    return OmeZarrSource(path)
+
+
 def _open_tiff(path: Path, *, must_be_fast: bool) -> Source:
-    """The fast path where it is allowed and agrees with OpenSlide, else OpenSlide, else a memory-mapped array."""
+    """The fast path where it is allowed and agrees with OpenSlide, else OpenSlide."""
     vendor = openslide.OpenSlide.detect_format(path)
     reference = _openslide_or_none(path) if vendor else None
     try:
