@@ -68,7 +68,7 @@ def test_the_generalised_mean_lies_between_mean_and_maximum():
 @pytest.mark.parametrize("value", [0.0, 1e-30, 0.5, 1.0])
 def test_loss_and_gradient_are_finite_where_maps_are_constant(name, label, value):
     maps = torch.full((1, 4, 8, 8), value, requires_grad=True)
-    loss = FAMILIES[name].loss(maps, torch.tensor([label]), torch.ones(1, 8, 8))
+    loss = FAMILIES[name].loss(maps, torch.tensor([label]), torch.ones(1, 8, 8), 0.8)
     loss.sum().backward()
     assert torch.isfinite(loss).all()
     assert torch.isfinite(maps.grad).all()
@@ -82,8 +82,8 @@ def test_pixels_outside_a_bag_change_nothing(name):
     other = maps.clone()
     other[:, :, 4:] = 0.99
     for label in (torch.zeros(1), torch.ones(1)):
-        same = [FAMILIES[name].loss(m, label, inside) for m in (maps, other)]
-        inner = FAMILIES[name].loss(maps[:, :, :4], label, torch.ones(1, 4, 8))
+        same = [FAMILIES[name].loss(m, label, inside, 1.0) for m in (maps, other)]
+        inner = FAMILIES[name].loss(maps[:, :, :4], label, torch.ones(1, 4, 8), 1.0)
         torch.testing.assert_close(same[0], same[1])
         torch.testing.assert_close(same[0], inner)
 
@@ -92,8 +92,19 @@ def test_pixels_outside_a_bag_change_nothing(name):
 def test_a_better_map_costs_less(name):
     good, bad = torch.full((1, 4, 8, 8), 0.9), torch.full((1, 4, 8, 8), 0.1)
     loss, whole = FAMILIES[name].loss, torch.ones(1, 8, 8)
-    assert loss(good, torch.ones(1), whole) < loss(bad, torch.ones(1), whole)
-    assert loss(bad, torch.zeros(1), whole) < loss(good, torch.zeros(1), whole)
+    assert loss(good, torch.ones(1), whole, 1.0) < loss(bad, torch.ones(1), whole, 1.0)
+    assert loss(bad, torch.zeros(1), whole, 1.0) < loss(good, torch.zeros(1), whole, 1.0)
+
+
+def test_a_positive_bag_that_is_found_well_enough_costs_nothing_and_pulls_no_further():
+    half = torch.zeros(1, 2, 8, 8)
+    half[..., :4] = 1
+    half.requires_grad_()
+    for loss, enough in ((gm_loss, 0.8), (dice_loss, 0.6)):
+        value = loss(half, torch.ones(1), torch.ones(1, 8, 8), enough)
+        assert value.item() == 0
+        assert loss(half, torch.ones(1), torch.ones(1, 8, 8)).item() > 0.1
+        assert torch.equal(torch.autograd.grad(value.sum(), half)[0], torch.zeros_like(half))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -41,6 +41,8 @@ class Augmentation:
         Largest Gaussian sigma in px, largest standard deviation of white noise in [0, 1].
     mosaic : float
         Share of the pairs of a positive and a negative image that are cut and exchanged.
+    glass : float
+        Share of the images that are half covered with empty glass.
     """
 
     zoom: tuple[float, float] = (0.7, 1.4)
@@ -49,6 +51,7 @@ class Augmentation:
     blur: float = 1.2
     noise: float = 0.04
     mosaic: float = 0.5
+    glass: float = 0.25
 
 
 def random_crop(image: NDArray[np.uint8], size: int, zoom: tuple[float, float], rng: Generator) -> NDArray[np.uint8]:
@@ -122,7 +125,39 @@ def random_halves(n: int, size: int, rng: Generator) -> NDArray[np.bool_]:
     return masks
 
 
-def compose(positive: Tensor, negative: Tensor, share: float, rng: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+@dataclass(frozen=True)
+class Batch:
+    """Images and the bags in them.
+
+    Attributes
+    ----------
+    images : Tensor (n, 3, h, h) in [0, 1]
+    bag_image, bag_label : Tensor (b,)
+        The image that each bag lies in, and 1 if it holds tumour, else 0.
+    bag_inside : Tensor (b, h, h)
+        1 where the image belongs to the bag.
+    targets : Tensor (n, h, h) or None
+        Tumour probability of every pixel, for training with pixel targets.
+    """
+
+    images: Tensor
+    bag_image: Tensor
+    bag_label: Tensor
+    bag_inside: Tensor
+    targets: Tensor | None = None
+
+    def to(self, device: str) -> Batch:
+        """The batch on a device."""
+        return Batch(
+            self.images.to(device),
+            self.bag_image.to(device),
+            self.bag_label.to(device),
+            self.bag_inside.to(device),
+            None if self.targets is None else self.targets.to(device),
+        )
+
+
+def exchange_halves(positive: Tensor, negative: Tensor, share: float, rng: Generator) -> Batch:
     """Exchange halves of some pairs of a positive and a negative image: mosaics of two bags each.
 
     A mosaic's negative half is known to be free of tumour whatever lies beside it, which its whole positive image
@@ -130,13 +165,15 @@ def compose(positive: Tensor, negative: Tensor, share: float, rng: Generator) ->
 
     Parameters
     ----------
-    positive, negative : Tensor (n, c, h, h)
+    positive, negative : Tensor (n, 3 or 4, h, h)
+        Images, with targets as the fourth plane if there are any.
     share : float
         Share of the pairs that are exchanged.
 
     Returns
     -------
-    images (2n, c, h, h), bag_image (b,), bag_label (b,), bag_inside (b, h, h)
+    Batch
+        2n images; a bag for every whole image and every half.
     """
     n, size = len(positive), positive.shape[-1]
     cut = round(share * n)
@@ -144,9 +181,39 @@ def compose(positive: Tensor, negative: Tensor, share: float, rng: Generator) ->
     first, second = positive.clone(), negative.clone()
     first[:cut] = torch.where(half[:, None], positive[:cut], negative[:cut])
     second[:cut] = torch.where(half[:, None], negative[:cut], positive[:cut])
-    whole = torch.ones(n - cut, size, size)
-    mine, other = half.float(), 1 - half.float()
+    mine, other, whole = half.float(), 1 - half.float(), torch.ones(n - cut, size, size)
     i, j = torch.arange(n), torch.arange(n, 2 * n)
-    inside = torch.cat([mine, whole, other, other, mine, whole])
-    labels = torch.cat([torch.ones(n), torch.zeros(cut), torch.ones(cut), torch.zeros(n)])
-    return torch.cat([first, second]), torch.cat([i, i[:cut], j[:cut], j]), labels, inside
+    planes = torch.cat([first, second])
+    return Batch(
+        images=planes[:, :3],
+        bag_image=torch.cat([i, i[:cut], j[:cut], j]),
+        bag_label=torch.cat([torch.ones(n), torch.zeros(cut), torch.ones(cut), torch.zeros(n)]),
+        bag_inside=torch.cat([mine, whole, other, other, mine, whole]),
+        targets=planes[:, 3] if planes.shape[1] > 3 else None,
+    )
+
+
+def lay_glass(batch: Batch, share: float, rng: Generator) -> Batch:
+    """Cover a half of some images with empty glass, a negative bag of its own.
+
+    Pieces of tissue on a slide lie in glass of a near-white that the images of a data set need not hold, or hold in
+    positive images only.
+    """
+    n, size = len(batch.images), batch.images.shape[-1]
+    chosen = torch.from_numpy(np.flatnonzero(rng.random(n) < share))
+    half = torch.from_numpy(random_halves(len(chosen), size, rng)).float()
+    colour = _uniform(rng, 0.75, 1, len(chosen), 1, 1, 1) + _uniform(rng, -0.03, 0.03, len(chosen), 3, 1, 1)
+    grain = torch.from_numpy(rng.standard_normal((len(chosen), 3, size, size), dtype=np.float32))
+    covered = torch.zeros(n, size, size)
+    covered[chosen] = half
+    images = batch.images.clone()
+    images[chosen] = torch.where(half[:, None] > 0, (colour + 0.01 * grain).clamp(0, 1), images[chosen])
+    inside = batch.bag_inside * (1 - covered[batch.bag_image])
+    left = inside.mean((1, 2)) > 0.1
+    return Batch(
+        images=images,
+        bag_image=torch.cat([batch.bag_image[left], chosen]),
+        bag_label=torch.cat([batch.bag_label[left], torch.zeros(len(chosen))]),
+        bag_inside=torch.cat([inside[left], half]),
+        targets=None if batch.targets is None else batch.targets * (1 - covered),
+    )

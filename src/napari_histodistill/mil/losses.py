@@ -49,7 +49,7 @@ def generalised_mean(p: Tensor, inside: Tensor, r: float) -> Tensor:
     return mean.clamp(min=EPSILON).pow(1 / r)
 
 
-def dice_loss(maps: Tensor, labels: Tensor, inside: Tensor) -> Tensor:
+def dice_loss(maps: Tensor, labels: Tensor, inside: Tensor, enough: float = 1.0) -> Tensor:
     """Family ``dice``: a positive bag against all ones, a negative one the same on 1 - f, summed over the maps.
 
     Parameters
@@ -60,22 +60,28 @@ def dice_loss(maps: Tensor, labels: Tensor, inside: Tensor) -> Tensor:
         1 for bags that hold tumour, 0 for bags that do not.
     inside : Tensor (n, h, w)
         1 for the pixels of the bag.
+    enough : float
+        Dice with all ones from which a map of a positive bag costs nothing. At 1, the published loss, a positive bag
+        is pulled until every pixel of it is tumour.
 
     Returns
     -------
     Tensor (n,)
     """
-    right = torch.where(labels[:, None, None, None] > 0, maps, 1 - maps)
-    return dice_dissimilarity(right, torch.ones_like(right), inside[:, None]).sum(1)
+    ones = torch.ones_like(maps)
+    positive = (dice_dissimilarity(maps, ones, inside[:, None]) - (1 - enough)).clamp(min=0)
+    negative = dice_dissimilarity(1 - maps, ones, inside[:, None])
+    return torch.where(labels[:, None] > 0, positive, negative).sum(1)
 
 
-def gm_loss(maps: Tensor, labels: Tensor, inside: Tensor, r: float = 4.0) -> Tensor:
+def gm_loss(maps: Tensor, labels: Tensor, inside: Tensor, enough: float = 1.0, r: float = 4.0) -> Tensor:
     """Family ``gm``: cross-entropy of the generalised mean of every map, summed (Jia et al. 2017, eq. 4 and 7).
 
-    Parameters and result as `dice_loss`; ``r`` is the sharpness of the mean.
+    Parameters and result as `dice_loss`; ``enough`` is a generalised mean (one half of the pixels at 1 gives 0.84),
+    ``r`` the sharpness of the mean.
     """
     pooled = generalised_mean(maps, inside[:, None], r).clamp(EPSILON, 1 - EPSILON)
-    right = torch.where(labels[:, None] > 0, pooled, 1 - pooled)
+    right = torch.where(labels[:, None] > 0, (pooled / enough).clamp(max=1), 1 - pooled)
     return -right.log().sum(1)
 
 
@@ -95,7 +101,7 @@ def pixel_loss(maps: Tensor, targets: Tensor) -> Tensor:
 class Family:
     """A kind of teacher: its bag loss and the fusion weights of its side outputs, shallowest first."""
 
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor, Tensor, float], Tensor]
     weights: tuple[float, ...]
 
 

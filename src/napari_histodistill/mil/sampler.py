@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from napari_histodistill.mil.augment import Augmentation, compose, degrade, jitter_stain, random_crop
+from napari_histodistill.mil.augment import (
+    Augmentation,
+    Batch,
+    degrade,
+    exchange_halves,
+    jitter_stain,
+    lay_glass,
+    random_crop,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,38 +23,6 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
     from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Images and the bags in them.
-
-    Attributes
-    ----------
-    images : Tensor (n, 3, h, h) in [0, 1]
-    bag_image, bag_label : Tensor (b,)
-        The image that each bag lies in, and 1 if it holds tumour, else 0.
-    bag_inside : Tensor (b, h, h)
-        1 where the image belongs to the bag.
-    targets : Tensor (n, h, h) or None
-        Tumour probability of every pixel, for training with pixel targets.
-    """
-
-    images: Tensor
-    bag_image: Tensor
-    bag_label: Tensor
-    bag_inside: Tensor
-    targets: Tensor | None
-
-    def to(self, device: str) -> Batch:
-        """The batch on a device."""
-        return Batch(
-            self.images.to(device),
-            self.bag_image.to(device),
-            self.bag_label.to(device),
-            self.bag_inside.to(device),
-            None if self.targets is None else self.targets.to(device),
-        )
 
 
 class Sampler:
@@ -74,7 +49,6 @@ class Sampler:
         augmentation: Augmentation,
         targets: Sequence[NDArray[np.uint8]] | None = None,
     ) -> None:
-        self._has_targets = targets is not None
         self._planes = (
             list(images)
             if targets is None
@@ -89,7 +63,8 @@ class Sampler:
         rng = np.random.default_rng([seed, number])
         positive, negative = (_endless(members, rng) for members in self._members)
         for _ in range(self.steps):
-            yield self._compose(self._draw(positive, rng), self._draw(negative, rng), rng)
+            batch = exchange_halves(self._draw(positive, rng), self._draw(negative, rng), self.augmentation.mosaic, rng)
+            yield lay_glass(batch, self.augmentation.glass, rng)
 
     def _draw(self, members: Iterator[int], rng: Generator) -> Tensor:
         crops = [
@@ -98,10 +73,6 @@ class Sampler:
         planes = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float().div_(255)
         images = degrade(jitter_stain(planes[:, :3], self.augmentation, rng), self.augmentation, rng)
         return torch.cat([images, planes[:, 3:]], 1)
-
-    def _compose(self, positive: Tensor, negative: Tensor, rng: Generator) -> Batch:
-        planes, image, label, inside = compose(positive, negative, self.augmentation.mosaic, rng)
-        return Batch(planes[:, :3], image, label, inside, planes[:, 3] if self._has_targets else None)
 
 
 def _endless(members: NDArray[np.intp], rng: Generator) -> Iterator[int]:

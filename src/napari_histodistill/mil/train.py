@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.mil.augment import Augmentation
+from napari_histodistill.mil.augment import Augmentation, Batch
 from napari_histodistill.mil.data import Bag, BagDataset, DatasetError, load_dataset
 from napari_histodistill.mil.losses import FAMILIES, pixel_loss
-from napari_histodistill.mil.sampler import Batch, Sampler
+from napari_histodistill.mil.sampler import Sampler
 from napari_histodistill.nets.card import Architecture, ModelCard, Training
 from napari_histodistill.nets.model import Model, normalise, pick_device, save_model
 from napari_histodistill.nets.network import SideNetwork
@@ -55,6 +55,8 @@ class Recipe:
     lr : float
         Peak learning rate of the encoder, after a warm-up along half a cosine to zero; the heads' is ten times that.
     weight_decay : float
+    enough : float
+        How well a positive bag must be found before it costs nothing, see `losses`.
     average : float
         Decay per step of the running average of the weights; the average is the model.
     width, context_um : int, float
@@ -68,6 +70,7 @@ class Recipe:
     batch: int = 16
     lr: float = 3e-4
     weight_decay: float = 1e-2
+    enough: float = 0.8
     average: float = 0.99
     width: int = 0
     context_um: float = 0.0
@@ -156,7 +159,9 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
     network.encoder.load_imagenet()
     sampler = make_sampler(train, recipe, mask_targets(train, recipe.mpp) if request.method == MASKS else None)
     card = make_card(request, dataset, network)
-    trainer = Trainer(network, loss_of(request.method), sampler, recipe, request.epochs, pick_device(request.device))
+    trainer = Trainer(
+        network, loss_of(request.method, recipe.enough), sampler, recipe, request.epochs, pick_device(request.device)
+    )
     checkpoint = request.out / CHECKPOINT
     request.out.mkdir(parents=True, exist_ok=True)
     if request.resume and checkpoint.is_file():
@@ -183,7 +188,7 @@ def fusion_weights(method: str) -> tuple[float, ...]:
     return FAMILIES["gm" if method == MASKS else method].weights
 
 
-def loss_of(method: str) -> Callable[[Maps, Batch], Tensor]:
+def loss_of(method: str, enough: float = 1.0) -> Callable[[Maps, Batch], Tensor]:
     """The loss of a batch under a method: mean over bags (weighted by the root of their area), or over pixels."""
     if method == MASKS:
         return target_loss
@@ -193,7 +198,7 @@ def loss_of(method: str) -> Callable[[Maps, Batch], Tensor]:
         stride = batch.images.shape[-1] // maps.fused.shape[-1]
         inside = batch.bag_inside[:, ::stride, ::stride]
         weight = inside.mean((1, 2)).sqrt()
-        losses = family.loss(maps.all()[batch.bag_image], batch.bag_label, inside)
+        losses = family.loss(maps.all()[batch.bag_image], batch.bag_label, inside, enough)
         return (losses * weight).sum() / weight.sum()
 
     return bag_loss
