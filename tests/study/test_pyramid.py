@@ -51,23 +51,23 @@ def area_mean(image, size, axis):
 
 @pytest.mark.parametrize("kind", ["image", "labels"])
 def test_blocks_in_any_order_give_the_levels_of_the_whole(tmp_path, kind):
-    grid = WorkingGrid((533, 611), (533, 611), (1, 1))
+    grid = WorkingGrid((133, 611), (133, 611), (1, 1))
     rng = np.random.default_rng(0)
     whole = rng.integers(0, 4 if kind == "labels" else 256, grid.shape).astype(np.uint8)
     pyramid = Pyramid.create(tmp_path / "a", grid, kind, name="x")
-    corners = [(y, x) for y in range(0, 533, 128) for x in range(0, 611, 128)]
+    corners = [(y, x) for y in range(0, 133, 128) for x in range(0, 611, 128)]
     for y, x in rng.permutation(corners):
         pyramid.write(int(y), int(x), whole[y : y + 128, x : x + 128])
     again = Pyramid(tmp_path / "a")
     assert again.kind == kind
     assert np.array_equal(again.read(0, 0, *grid.shape), whole)
     low = again.levels[1][:]
-    assert low.shape == (267, 306)
+    assert low.shape == (67, 306)
     if kind == "image":
-        both = area_mean(area_mean(whole, 267, 0), 306, 1)
+        both = area_mean(area_mean(whole, 67, 0), 306, 1)
         assert np.abs(low - both).max() <= 0.51
     else:
-        ys = np.floor((np.arange(267) + 0.5) * 533 / 267).astype(int)
+        ys = np.floor((np.arange(67) + 0.5) * 133 / 67).astype(int)
         xs = np.floor((np.arange(306) + 0.5) * 611 / 306).astype(int)
         assert np.array_equal(low, whole[np.ix_(ys, xs)])
 

@@ -3,7 +3,8 @@
 from napari_histodistill.study.files import FileLock, StudyError
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunRecord, RunState
-from napari_histodistill.study.study import SavedTissue, Study, StudySlide
+from napari_histodistill.study.study import Study, StudySlide
+from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
 
 __all__ = [
     "NO_CORRECTION",
@@ -16,4 +17,5 @@ __all__ = [
     "Study",
     "StudyError",
     "StudySlide",
+    "TissueOnGrid",
 ]

@@ -179,12 +179,15 @@ def _area_weights(fine: int, coarse: int, start: int, stop: int) -> tuple[slice,
 def _reduce_labels(
     fine: zarr.Array[Any], shape: tuple[int, ...], top: int, bottom: int, left: int, right: int
 ) -> UInt8:
-    rows = _centres(fine.shape[0], shape[0], top, bottom)
-    columns = _centres(fine.shape[1], shape[1], left, right)
+    rows = pixels_at_centres(fine.shape[0], shape[0], top, bottom)
+    columns = pixels_at_centres(fine.shape[1], shape[1], left, right)
     window = np.asarray(fine[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     return window[np.ix_(rows - rows[0], columns - columns[0])]
 
 
-def _centres(fine: int, coarse: int, start: int, stop: int) -> npt.NDArray[np.intp]:
-    """Fine pixels under the centres of coarse pixels start..stop."""
+def pixels_at_centres(fine: int, coarse: int, start: int, stop: int) -> npt.NDArray[np.intp]:
+    """Pixels of a grid of ``fine`` under the centres of pixels start..stop of one of ``coarse``, along an axis.
+
+    Both cover the same length edge to edge; ``fine`` may as well be the smaller number.
+    """
     return ((2 * np.arange(start, stop) + 1) * fine // (2 * coarse)).astype(np.intp)

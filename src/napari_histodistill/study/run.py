@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import shutil
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from napari_histodistill.study.files import StudyError, read_document, write_doc
 from napari_histodistill.study.pyramid import Pyramid
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from napari_histodistill.slide.grid import WorkingGrid
@@ -94,6 +96,18 @@ class Run:
         """Write the record."""
         content = asdict(self.record) | {"finished": sorted(self.record.finished)}
         write_document(self.folder / "run.json", FORMAT, VERSION, content)
+
+    @contextmanager
+    def in_progress(self) -> Iterator[None]:
+        """Work on the run: it is partial if that ends with an exception, and running if the process is killed."""
+        self.record.state = RunState.RUNNING
+        self.save()
+        try:
+            yield
+        except BaseException:
+            self.record.state = RunState.PARTIAL
+            self.save()
+            raise
 
     def finish_block(self, index: int) -> None:
         """Record that a block's final pixels are on disk."""

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from napari_histodistill.slide.labels import IGNORE
 from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunState
+from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,10 +104,9 @@ class Study:
         mpp = slide.require_mpp()
         entry = self.slide(slide.fingerprint)
         if entry is None:
-            digest = hashlib.sha256(slide.fingerprint.encode()).hexdigest()[:10]
             name = re.sub(r"[^\w.-]+", "_", slide.path.stem)[:60]
             entry = StudySlide(
-                folder=self.folder / "slides" / f"{name}-{digest}",
+                folder=self.folder / "slides" / f"{name}-{slide.fingerprint[:10]}",
                 fingerprint=slide.fingerprint,
                 grid=WorkingGrid.for_slide(slide, target_mpp),
                 known_path=slide.path.absolute(),
@@ -225,6 +224,13 @@ class StudySlide:
         pyramid = Pyramid(self.folder / "tissue.ome.zarr")
         return SavedTissue(pyramid.read(0, 0, *pyramid.shape), document["settings"], document["edited"])
 
+    def tissue_on_grid(self, run: Run | None = None) -> TissueOnGrid:
+        """The kept tissue on the working grid, without what ``run`` could not read."""
+        saved = self.tissue()
+        if saved is None:
+            raise StudyError(f"No tissue has been found on {self.known_path.name} yet: find tissue first.")
+        return TissueOnGrid(saved.mask, self.grid.shape, [] if run is None else run.record.unreadable)
+
     # Runs
 
     def runs(self) -> list[Path]:
@@ -313,7 +319,28 @@ class StudySlide:
             if stored is None:
                 raise StudyError(f"{self.known_path.name} has no pseudo-mask to correct yet: run the teacher first.")
             model_says = np.asarray(stored[y : y + height, x : x + width])
-        pyramid = self.corrections() or Pyramid.create(
+        before = self._writable_corrections().read(y, x, height, width)
+        none = np.uint8(NO_CORRECTION)
+        after = np.where(mask == before, before, np.where(mask == model_says, none, mask))
+        self.save_corrections_region(y, x, after)
+        return int(np.count_nonzero(after != none))
+
+    def save_corrections_region(self, y: int, x: int, set_by_hand: UInt8) -> None:
+        """Replace a window of the corrections.
+
+        Parameters
+        ----------
+        y, x : int
+            Where the window begins, in working-grid px; it must lie inside the grid.
+        set_by_hand : uint8 (h, w)
+            What a person set, 255 where nothing.
+        """
+        pyramid = self._writable_corrections()
+        if not np.array_equal(set_by_hand, pyramid.read(y, x, *set_by_hand.shape)):
+            pyramid.write(y, x, set_by_hand)
+
+    def _writable_corrections(self) -> Pyramid:
+        return self.corrections() or Pyramid.create(
             self.folder / "corrections.ome.zarr",
             self.grid,
             "labels",
@@ -321,12 +348,6 @@ class StudySlide:
             fill=NO_CORRECTION,
             multiscale=False,
         )
-        before = pyramid.read(y, x, height, width)
-        none = np.uint8(NO_CORRECTION)
-        after = np.where(mask == before, before, np.where(mask == model_says, none, mask))
-        if not np.array_equal(after, before):
-            pyramid.write(y, x, after)
-        return int(np.count_nonzero(after != none))
 
     def corrected(self, y: int, x: int, model_says: UInt8) -> UInt8:
         """A window of a pseudo-mask with the corrections laid over it."""
@@ -343,12 +364,3 @@ class StudySlide:
             raise StudyError(f"{self.known_path.name} has no pseudo-mask yet: run the teacher first.")
         for y in range(0, stored.shape[0], rows):
             yield y, self.corrected(y, 0, np.asarray(stored[y : y + rows]))
-
-
-@dataclass(frozen=True)
-class SavedTissue:
-    """A tissue mask of the study and how it came about; see `StudySlide.save_tissue`."""
-
-    mask: UInt8
-    settings: dict[str, Any]
-    edited: bool

@@ -1,0 +1,236 @@
+"""Predict a slide: open it, find tissue, run the model over it, leave probability and pseudo-mask in the study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.nets import bundled_card, read_card
+from napari_histodistill.nets.card import BUNDLED, WEIGHTS_NAME
+from napari_histodistill.predict.engine import compute, report, torch_threads
+from napari_histodistill.predict.figures import Figures, summarise_blocks
+from napari_histodistill.predict.mask import TISSUE, mask_blocks
+from napari_histodistill.predict.request import PredictSummary
+from napari_histodistill.predict.tiling import BLOCK, Tiling
+from napari_histodistill.predict.writer import BlockWriter
+from napari_histodistill.slide import open_slide
+from napari_histodistill.slide.tissue import find_tissue
+from napari_histodistill.study import Run, Study, StudySlide, TissueOnGrid
+
+if TYPE_CHECKING:
+    from napari_histodistill.jobs import JobControl
+    from napari_histodistill.nets import ModelCard
+    from napari_histodistill.predict.engine import Predictor
+    from napari_histodistill.predict.request import PredictRequest
+    from napari_histodistill.slide import Slide
+
+GRID_FACTOR = 2
+"""The working grid is about this much coarser than what the model reads."""
+COARSEST = 2.0
+"""A slide coarser than this many times the model's mpp is refused unless forced."""
+
+
+class TooCoarseError(HistodistillError):
+    """The slide shows less than the model needs to see."""
+
+
+def predict_slide(request: PredictRequest, control: JobControl, model: Predictor | None = None) -> PredictSummary:
+    """Predict a slide into a study.
+
+    The result streams into the study's newest run as tiles land; a run that is cancelled or killed stays on disk as a
+    partial one and can be resumed. Memory does not grow with the slide.
+
+    Parameters
+    ----------
+    request : PredictRequest
+    control : JobControl
+        Reports carry a `TileDone` when pixels of a window were written.
+    model : Predictor, optional
+        Used instead of loading ``request.model``.
+
+    Returns
+    -------
+    PredictSummary
+
+    Raises
+    ------
+    HistodistillError
+        If slide, model, study or device cannot be used as asked; the message says why and what to do.
+    JobCancelled
+        After a cancel; what was computed is kept.
+    """
+    started = time.monotonic()
+    with open_slide(request.slide_path, mpp=request.mpp) as slide:
+        card = model.card if model else _card(request.model)
+        require_fine_enough(slide, card, force=request.force)
+        study = Study.open_or_create(request.study_folder)
+        entry = study.add_slide(slide, target_mpp=GRID_FACTOR * card.mpp)
+        with entry.lock():
+            warnings = [*slide.warnings, *_settle_tissue(entry, slide, request, control)]
+            run, tiling = _settle_run(entry, card, _model_id(request.model, model), resume=request.resume)
+            with run.in_progress():
+                tiles = tissue_tiles(tiling, entry.tissue_on_grid())
+                device, computed = _compute_missing(request, control, slide, entry, run, tiling, tiles, model)
+                threshold = card.threshold if request.threshold is None else request.threshold
+                smoothing = card.smoothing_um if request.smoothing_um is None else request.smoothing_um
+                figures = write_pseudo_mask(entry, run, threshold, smoothing, control)
+            unreadable = len(run.record.unreadable)
+            if unreadable:
+                warnings.append(f"{unreadable} regions of {slide.name} could not be read and count as no tissue.")
+            summary = PredictSummary(
+                slide=str(slide.path),
+                study_folder=str(study.folder),
+                slide_folder=str(entry.folder),
+                model=card.name,
+                device=device,
+                **asdict(figures),
+                threshold=threshold,
+                smoothing_um=smoothing,
+                pixel_size_um=entry.grid.pixel_size_um,
+                unreadable=unreadable,
+                tiles=len(tiles),
+                tiles_computed=computed,
+                seconds=time.monotonic() - started,
+                warnings=warnings,
+            )
+            entry.complete_run(run, summary.as_dict())
+    return summary
+
+
+def require_fine_enough(slide: Slide, card: ModelCard, *, force: bool = False) -> None:
+    """Refuse a slide that shows less than the model needs.
+
+    Raises
+    ------
+    MppError
+        If the slide's pixel size is unknown.
+    TooCoarseError
+        If it is more than `COARSEST` times the model's and ``force`` is not set.
+    """
+    coarsest = max(slide.require_mpp())
+    if coarsest > COARSEST * card.mpp and not force:
+        raise TooCoarseError(
+            f"{slide.name} has {coarsest:g} µm per pixel, more than {COARSEST:g} times the {card.mpp:g} that the model "
+            f"{card.name} was trained on, so it cannot show what the model looks for: use a finer scan, or force it."
+        )
+
+
+def tissue_tiles(tiling: Tiling, tissue: TissueOnGrid) -> set[int]:
+    """Tiles whose block holds tissue."""
+    windows = ((index, tiling.block_window(index)) for index in range(tiling.count))
+    return {index for index, window in windows if (tissue[window.slices] == TISSUE).any()}
+
+
+def write_pseudo_mask(
+    entry: StudySlide, run: Run, threshold: float, smoothing_um: float, control: JobControl
+) -> Figures:
+    """Write what the model says as labels, with corrections left apart, and count it with them laid over.
+
+    Parameters
+    ----------
+    threshold : float
+        From 0 to 1.
+    smoothing_um : float
+        Gaussian sigma in µm, 0 for none.
+    """
+    probability = run.probability.levels[0]
+    target = run.replace_pseudo_mask()
+    size = entry.grid.pixel_size_um
+    rows = -(-entry.grid.shape[0] // BLOCK)
+
+    def corrected_blocks() -> Any:
+        tissue = entry.tissue_on_grid(run)
+        for y, x, mask in mask_blocks(probability, tissue, threshold, smoothing_um, size, side=BLOCK):
+            if x == 0:
+                control.checkpoint()
+                control.progress(y // BLOCK, rows, "Writing the mask")
+            if mask.any():
+                target.write(y, x, mask)
+            height, width = mask.shape
+            yield entry.corrected(y, x, mask), probability[y : y + height, x : x + width]
+
+    return summarise_blocks(corrected_blocks(), size)
+
+
+def _compute_missing(
+    request: PredictRequest,
+    control: JobControl,
+    slide: Slide,
+    entry: StudySlide,
+    run: Run,
+    tiling: Tiling,
+    tiles: set[int],
+    model: Predictor | None,
+) -> tuple[str, int]:
+    """Compute what the run lacks; the device and the number of tiles computed."""
+    writer = BlockWriter(run, tiling, entry.tissue_on_grid(run), slide, tiles)
+    missing = writer.missing()
+    done = len(tiles) - len(missing)
+    report(control, done, len(tiles), writer.finish_stored())
+    if not missing:
+        return request.device, 0
+    control.checkpoint()
+    if model is None:
+        from napari_histodistill.nets import load_model
+
+        control.progress(done, len(tiles), "Loading the model")
+        model = load_model(request.model, request.device)
+    center = None if request.center is None else entry.grid.from_level0(*request.center)
+    order = tiling.ordered(missing, center)
+    with torch_threads(request.threads):
+        compute(order, slide=slide, tiling=tiling, model=model, writer=writer, control=control, total=len(tiles))
+    return model.device, len(missing)
+
+
+def _settle_run(entry: StudySlide, card: ModelCard, model_id: str, *, resume: bool) -> tuple[Run, Tiling]:
+    pixel_size = float(np.mean(entry.grid.pixel_size_um))
+    tiling = Tiling.for_model(entry.grid.shape, pixel_size, card.mpp, card.margin)
+    saved = entry.tissue()
+    settings = {
+        "model": model_id,
+        "slide": entry.fingerprint,
+        "tissue": "" if saved is None else hashlib.sha256(saved.mask.tobytes()).hexdigest()[:16],
+        "tiling": f"{tiling.block}, {tiling.margin}, {tiling.ramp} px, {tiling.factor}-fold",
+    }
+    earlier = entry.resumable_run() if resume else None
+    if earlier is None:
+        return entry.new_run(settings), tiling
+    earlier.require_same(settings)
+    return earlier, tiling
+
+
+def _settle_tissue(entry: StudySlide, slide: Slide, request: PredictRequest, control: JobControl) -> list[str]:
+    """See that the study holds the slide's tissue; warnings for the user, which are reported at once."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(request.tissue)))
+    saved = entry.tissue()
+    if saved is not None and (saved.edited or saved.settings.get("request") == settings):
+        warnings: list[str] = saved.settings.get("warnings", [])
+    else:
+        control.progress(0, 0, "Finding tissue")
+        tissue = find_tissue(slide, request.tissue)
+        warnings = list(tissue.warnings)
+        entry.save_tissue(tissue.mask, settings={"request": settings, "warnings": warnings})
+    for warning in warnings:
+        control.progress(0, 0, warning)
+    control.checkpoint()
+    return warnings
+
+
+def _card(model: str) -> ModelCard:
+    return bundled_card() if model == "bundled" else read_card(Path(model))
+
+
+def _model_id(where: str, model: Predictor | None) -> str:
+    """Name of a model and a digest of its weights."""
+    if model is not None:
+        return f"{model.card.name} {hashlib.sha256(model.card.to_json().encode()).hexdigest()[:12]}"
+    weights = (BUNDLED if where == "bundled" else Path(where)) / WEIGHTS_NAME
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights.is_file() else "without weights"
+    return f"{_card(where).name} {digest}"

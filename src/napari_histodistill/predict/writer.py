@@ -1,0 +1,149 @@
+"""Puts predicted tiles into a run: spills their maps, blends blocks, writes them, records what is final."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.predict.mask import TISSUE
+from napari_histodistill.predict.request import TileDone
+from napari_histodistill.predict.tiling import Window
+from napari_histodistill.study import StudyError, TissueOnGrid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from napari_histodistill.predict.tiling import Tiling
+    from napari_histodistill.slide import Slide
+    from napari_histodistill.study import Run
+
+    FloatMap = npt.NDArray[np.float32]
+
+
+class TileStore:
+    """Maps of tiles on disk, for as long as an unfinished block needs them.
+
+    Memory does not grow with the order in which tiles come, and a resumed run finds what was computed.
+
+    Parameters
+    ----------
+    folder : Path
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        for left_over in folder.glob("*.partial"):
+            left_over.unlink()
+
+    def __contains__(self, index: int) -> bool:
+        return self._path(index).exists()
+
+    def save(self, index: int, tile_map: FloatMap) -> None:
+        """Keep a map; it is there wholly or not at all."""
+        partial = self.folder / f"{index}.partial"
+        with partial.open("wb") as file:
+            np.save(file, tile_map)
+        partial.replace(self._path(index))
+
+    def load(self, index: int) -> FloatMap | None:
+        """A map, or None where there is none."""
+        path = self._path(index)
+        return np.load(path) if path.exists() else None
+
+    def discard(self, index: int) -> None:
+        """Forget a map."""
+        self._path(index).unlink(missing_ok=True)
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index}.npy"
+
+
+class BlockWriter:
+    """Takes the maps of tiles as they come; only one thread may call it.
+
+    Parameters
+    ----------
+    needed : set of int
+        Tiles that hold tissue; the others are never computed, and their blocks stay empty.
+    """
+
+    def __init__(self, run: Run, tiling: Tiling, tissue: TissueOnGrid, slide: Slide, needed: set[int]) -> None:
+        self._run, self._tiling, self._tissue, self._slide = run, tiling, tissue, slide
+        self._needed = needed
+        self._finished = run.record.finished
+        self._store = TileStore(run.tiles)
+
+    def missing(self) -> set[int]:
+        """Tiles that are still to be computed."""
+        wanted: set[int] = set()
+        for index in self._needed - self._finished:
+            wanted.update(self._surroundings(index))
+        return {index for index in wanted if index not in self._store}
+
+    def finish_stored(self) -> list[TileDone]:
+        """Finish the blocks whose tiles a killed run had computed but not yet put together."""
+        return self._land(self._needed - self._finished)
+
+    def take(self, index: int, tile_map: FloatMap) -> list[TileDone]:
+        """Keep a tile's reduced map, and write every block that it completes, and its own in any case.
+
+        Raises
+        ------
+        StudyError
+            If the disk is full or the folder cannot be written.
+        """
+        try:
+            self._note_unreadable(self._tiling.block_window(index))
+            self._store.save(index, tile_map)
+            around = self._surroundings(index) - self._finished
+            return self._land(around, preview=index)
+        except OSError as error:
+            raise StudyError(
+                f"{self._run.folder} cannot be written ({error.strerror}): free disk space, then resume."
+            ) from error
+
+    def _land(self, blocks: set[int], preview: int | None = None) -> list[TileDone]:
+        landed = []
+        for block in sorted(blocks):
+            complete = all(index in self._store for index in self._surroundings(block))
+            if complete or block == preview:
+                self._write(block)
+                landed.append(TileDone(*self._tiling.block_window(block)))
+            if complete:
+                self._run.finish_block(block)
+        for index in {tile for block in blocks for tile in self._surroundings(block)}:
+            if self._surroundings(index) <= self._finished:
+                self._store.discard(index)
+        return landed
+
+    def _surroundings(self, index: int) -> set[int]:
+        return self._needed.intersection(self._tiling.neighbours(index))
+
+    def _write(self, block: int) -> None:
+        window = self._tiling.block_window(block)
+        probability = np.rint(255 * self._tiling.blend(block, self._store.load)).astype(np.uint8)
+        probability[self._tissue[window.slices] != TISSUE] = 0
+        self._run.probability.write(window.y, window.x, probability)
+
+    def _note_unreadable(self, window: Window) -> None:
+        """Record what the slide could not read, before its tile is kept: a resumed run does not read it again."""
+        readable = self._slide.readable_mask(self._tiling.shape, *window)
+        parts = [(window.y + part.y, window.x + part.x, part.height, part.width) for part in rectangles(~readable)]
+        if parts:
+            self._run.record.unreadable.extend(part for part in parts if part not in self._run.record.unreadable)
+            self._run.save()
+
+
+def rectangles(mask: npt.NDArray[np.bool_]) -> Iterator[Window]:
+    """Rectangles that cover the true pixels of a mask exactly, without overlap: runs of equal rows, then of pixels."""
+    changes = np.flatnonzero((mask[1:] != mask[:-1]).any(axis=1)) + 1
+    for top, bottom in zip([0, *changes], [*changes, mask.shape[0]], strict=True):
+        row = np.concatenate([[False], mask[top], [False]])
+        starts, stops = np.flatnonzero(row[1:] & ~row[:-1]), np.flatnonzero(~row[1:] & row[:-1])
+        for left, right in zip(starts, stops, strict=True):
+            yield Window(int(top), int(left), int(bottom - top), int(right - left))
