@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import pickle
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -260,7 +262,7 @@ def make_card(request: TrainRequest, dataset: BagDataset, network: SideNetwork) 
         family=request.method,
         patients={"train": dataset.part("train").patients(), "val": dataset.part("val").patients()},
         seed=request.seed,
-        recipe={"epochs": request.epochs, **asdict(recipe)},
+        recipe=json.loads(json.dumps({"epochs": request.epochs, **asdict(recipe)})),
     )
     return ModelCard(
         name=f"{request.method} teacher on {dataset.name}",
@@ -361,9 +363,18 @@ class Trainer:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on from what `save` wrote."""
-        state: Mapping[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        """Go on from what `save` wrote.
+
+        Raises
+        ------
+        TrainingError
+            If the file is no checkpoint of this training.
+        """
+        try:
+            state: Mapping[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
+        except (RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            raise TrainingError(f"{path} is no checkpoint of this training: delete it to start anew.") from error

@@ -1,0 +1,97 @@
+"""Evaluation: which images, at which resolution, and the figures of the bundled model on real images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_histodistill.metrics import MEASURES
+from napari_histodistill.mil import DatasetError, evaluate_model, load_dataset
+from napari_histodistill.mil.evaluate import choose_images, predict_bag
+from napari_histodistill.nets import Architecture, ModelCard, Training, load_model
+
+CARD = ModelCard("a model", Architecture("efficientnet-lite0", (1.0,)), mpp=1.5)
+
+
+class Redness:
+    """A stand-in model that calls red pixels tumour."""
+
+    card = CARD
+
+    def predict(self, images):
+        return images[..., 0].astype(np.float32) / 255
+
+
+@pytest.fixture
+def red_square(tmp_path):
+    """A positive image at 0.5 µm/px with a red square, and its mask at half that resolution; a negative image."""
+    image = np.zeros((300, 360, 3), np.uint8)
+    image[60:180, 90:240, 0] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    mask = Image.fromarray(image[..., 0]).resize((180, 150), Image.Resampling.NEAREST)
+    mask.save(tmp_path / "m.png")
+    Image.fromarray(np.zeros_like(image)).save(tmp_path / "b.png")
+    path = tmp_path / "set.csv"
+    path.write_text("image,label,mask,patient,split,mpp\na.png,1,m.png,A,train,0.5\nb.png,0,,B,test,0.5\n")
+    return load_dataset(path)
+
+
+def test_a_perfect_model_scores_nearly_one_across_resolutions(red_square):
+    result = evaluate_model(Redness(), red_square, split="all").to_json()
+    assert result["dice_pooled"] > 0.98
+    assert result["f1_negative"] == 1
+    assert result["hd95_um"] <= 1.5
+
+
+def test_the_probability_map_shares_the_edges_of_the_mask(red_square):
+    (bag, _) = red_square.bags
+    probability = predict_bag(Redness(), bag, (150, 180))
+    inside = np.argwhere(probability >= 0.5)
+    assert abs(inside.min(0) - (30, 45)).max() <= 1
+    assert abs(inside.max(0) - (89, 119)).max() <= 1
+
+
+def test_the_result_holds_every_measure_twice_and_says_how_it_was_made(red_square):
+    result = evaluate_model(Redness(), red_square, split="all", threshold=0.4, smoothing_um=2.0).to_json()
+    assert set(MEASURES) <= set(result)
+    assert set(MEASURES) == set(result["all_foreground"])
+    assert (result["n_images"], result["threshold"], result["smoothing_um"]) == (2, 0.4, 2.0)
+    assert result["all_foreground"]["f1_negative"] == 0
+
+
+def test_patients_that_the_model_has_seen_are_left_out_of_its_own_data_set_only(red_square):
+    seen = replace(CARD, training=Training(data=red_square.name, patients={"train": ["A"], "val": []}))
+    other = replace(CARD, training=Training(data="another", patients={"train": ["A"], "val": []}))
+    assert choose_images(red_square, seen, "auto").patients() == ["B"]
+    assert choose_images(red_square, other, "auto").patients() == ["B"]  # the declared test images
+    undeclared = replace(red_square, bags=tuple(replace(bag, split=None) for bag in red_square.bags))
+    assert choose_images(undeclared, other, "auto").patients() == ["A", "B"]
+    assert choose_images(red_square, other, "train").patients() == ["A"]
+
+
+def test_images_without_truth_are_counted_as_left_out(red_square):
+    maskless = replace(red_square, bags=(replace(red_square.bags[0], mask=None), red_square.bags[1]))
+    assert evaluate_model(Redness(), maskless, split="all").left_out == 1
+    with pytest.raises(DatasetError, match="has a mask"):
+        evaluate_model(Redness(), maskless, split="train")
+
+
+def test_the_bundled_model_keeps_its_quality_on_other_laboratories_images(data_dir):
+    """A floor on a few GlaS images, which it was never trained on."""
+    dataset = load_dataset(data_dir / "glas")
+    few = replace(dataset, bags=dataset.bags[::8])
+    result = evaluate_model(load_model(device="cpu"), few).to_json()
+    assert result["dice_pooled"] > result["all_foreground"]["dice_pooled"] + 0.05
+    assert result["f1_negative"] > 0.5
+
+
+def test_the_bundled_model_keeps_its_quality_on_test_patients(data_dir):
+    model = load_model(device="cpu")
+    unseen = choose_images(load_dataset(data_dir / "ebhi-seg"), model.card, "auto")
+    few = replace(unseen, bags=unseen.bags[::8])
+    result = evaluate_model(model, few).to_json()
+    assert result["dice_pooled"] > 0.75
+    assert result["f1_negative"] > 0.9
