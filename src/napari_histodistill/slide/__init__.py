@@ -6,5 +6,17 @@ from napari_histodistill.slide.levels import Level
 from napari_histodistill.slide.metadata import SlideMetadata
 from napari_histodistill.slide.opening import open_slide
 from napari_histodistill.slide.slide import Slide
+from napari_histodistill.slide.tissue import Tissue, TissueSettings, find_tissue
 
-__all__ = ["Level", "MppError", "Slide", "SlideError", "SlideMetadata", "WorkingGrid", "open_slide"]
+__all__ = [
+    "Level",
+    "MppError",
+    "Slide",
+    "SlideError",
+    "SlideMetadata",
+    "Tissue",
+    "TissueSettings",
+    "WorkingGrid",
+    "find_tissue",
+    "open_slide",
+]

@@ -130,7 +130,9 @@ class Slide:
             self.levels[level].shape, (y, x, height, width), lambda *window: self._read_inside(level, *window)
         )
 
-    def read_resampled(self, shape: tuple[int, int], y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
+    def read_resampled(
+        self, shape: tuple[int, int], y: int, x: int, height: int, width: int, *, added: bool = False
+    ) -> NDArray[np.uint8]:
         """Pixels of a window of a virtual grid that covers the slide edge to edge.
 
         The coarsest stored level that is at least as fine as the grid is resampled with an antialiasing filter; where
@@ -142,12 +144,16 @@ class Slide:
             (height, width) of the whole grid.
         y, x, height, width
             The window in px of the grid.
+        added
+            Read from added levels too, once they are complete. They are compressed again, so that the pixels depend on
+            whether they are there: for overviews, not for what must be reproducible.
 
         Returns
         -------
         uint8 (height, width, 3). Outside the slide: the background colour.
         """
-        level = max(index for index in self._stored if index == 0 or self._is_fine_enough(index, shape))
+        usable = range(len(self.levels)) if added and self.added_levels_complete else self._stored
+        level = max(index for index in usable if index == 0 or self._is_fine_enough(index, shape))
         return self._within(shape, (y, x, height, width), lambda *window: self._resample(level, shape, *window))
 
     def thumbnail(self, max_side: int = 1024, control: Control | None = None) -> NDArray[np.uint8]:
@@ -160,14 +166,11 @@ class Slide:
 
         Where the file has no level near that size and level 0 is large, the added levels are computed first.
         """
-        level = max(index for index in range(len(self.levels)) if index == 0 or self._is_fine_enough(index, shape))
-        if not self.levels[level].stored:
-            stored = max(index for index in self._stored if index < level)
-            if math.prod(self.levels[stored].shape) <= _DIRECT_PIXELS:
-                level = stored
-            else:
-                self.build_added_levels(control)
-        return self._resample(level, shape, 0, 0, *shape)
+        finest = max(index for index in range(len(self.levels)) if index == 0 or self._is_fine_enough(index, shape))
+        stored = max(index for index in self._stored if index <= finest)
+        if math.prod(self.levels[stored].shape) > _DIRECT_PIXELS and not self.levels[finest].stored:
+            self.build_added_levels(control)
+        return self.read_resampled(shape, 0, 0, *shape, added=True)
 
     def _is_fine_enough(self, level: int, shape: tuple[int, int]) -> bool:
         return all(have >= 0.99 * want for have, want in zip(self.levels[level].shape, shape, strict=True))

@@ -126,28 +126,27 @@ def is_zarr(folder: Path) -> bool:
 
 def _open_image(path: Path) -> tuple[zarr.Group, Mapping[str, Any], list[str]]:
     """Group and OME attributes of the image in a folder, or of the first one of a bioformats2raw collection."""
-    import zarr
-
-    group = _open_group(path, zarr)
+    group = _open_group(path)
     attributes = _ome_attributes(group)
     if "multiscales" in attributes:
         return group, attributes, []
     if "plate" in attributes:
         raise SlideError(f"{path.name} is a plate of many images: choose one image inside it, such as A/1/0.")
     if "bioformats2raw.layout" in attributes and "0" in group:
-        first = _open_group(path / "0", zarr)
+        first = _open_group(path / "0")
         notes = ["The folder holds several images; the first one is shown."] if "1" in group else []
         if "multiscales" in _ome_attributes(first):
             return first, _ome_attributes(first), notes
     raise SlideError(f"{path.name} is a Zarr folder without OME-Zarr image metadata: choose an OME-Zarr image.")
 
 
-def _open_group(path: Path, zarr: Any) -> zarr.Group:
+def _open_group(path: Path) -> zarr.Group:
+    import zarr
+
     try:
-        group: zarr.Group = zarr.open_group(path, mode="r")
+        return zarr.open_group(path, mode="r")
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise SlideError(f"{path.name} is a Zarr array or damaged: choose an OME-Zarr image group.") from error
-    return group
 
 
 def _ome_attributes(group: zarr.Group) -> Mapping[str, Any]:
