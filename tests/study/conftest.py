@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from napari_histodistill.slide.grid import WorkingGrid
+from napari_histodistill.slide.metadata import SlideMetadata
 from napari_histodistill.study import Study, StudySlide
 
 
@@ -16,7 +17,8 @@ class FakeSlide:
     path: Path
     shape: tuple[int, int] = (4001, 6007)
     mpp: tuple[float, float] = (0.5, 0.25)
-    fingerprint: str = field(default="one")
+    fingerprint: str = "one"
+    metadata: SlideMetadata = field(default_factory=lambda: SlideMetadata(bounds=(100, 50, 3000, 5000)))
 
     def require_mpp(self) -> tuple[float, float]:
         return self.mpp

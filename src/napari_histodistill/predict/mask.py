@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
+from napari_histodistill.slide.tissue import TISSUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +28,6 @@ STEP = 512
 """Side of the pieces that a window is computed in."""
 TOLERANCE = 1e-3
 """Of the comparison with the threshold, in steps of 1/255: far below one step, far above rounding."""
-
-TISSUE = 1
 
 
 class Plane(Protocol):

@@ -16,12 +16,12 @@ from napari_histodistill.nets import bundled_card, read_card
 from napari_histodistill.nets.card import BUNDLED, WEIGHTS_NAME
 from napari_histodistill.predict.engine import compute, report, torch_threads
 from napari_histodistill.predict.figures import Figures, summarise_blocks
-from napari_histodistill.predict.mask import TISSUE, mask_blocks
+from napari_histodistill.predict.mask import mask_blocks
 from napari_histodistill.predict.request import PredictSummary
 from napari_histodistill.predict.tiling import BLOCK, Tiling
 from napari_histodistill.predict.writer import BlockWriter
 from napari_histodistill.slide import open_slide
-from napari_histodistill.slide.tissue import find_tissue
+from napari_histodistill.slide.tissue import TISSUE, find_tissue
 from napari_histodistill.study import Run, Study, StudySlide, TissueOnGrid
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _settle_tissue(entry: StudySlide, slide: Slide, request: PredictRequest, con
         warnings: list[str] = saved.settings.get("warnings", [])
     else:
         control.progress(0, 0, "Finding tissue")
-        tissue = find_tissue(slide, request.tissue)
+        tissue = find_tissue(slide, request.tissue, control)
         warnings = list(tissue.warnings)
         entry.save_tissue(tissue.mask, settings={"request": settings, "warnings": warnings})
     for warning in warnings:

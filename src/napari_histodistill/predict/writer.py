@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.predict.mask import TISSUE
 from napari_histodistill.predict.request import TileDone
 from napari_histodistill.predict.tiling import Window
+from napari_histodistill.slide.tissue import TISSUE
 from napari_histodistill.study import StudyError, TissueOnGrid
 
 if TYPE_CHECKING:

@@ -110,6 +110,7 @@ class Study:
                 fingerprint=slide.fingerprint,
                 grid=WorkingGrid.for_slide(slide, target_mpp),
                 known_path=slide.path.absolute(),
+                origin=(0, 0) if slide.metadata.bounds is None else slide.metadata.bounds[:2],
             )
             entry.folder.mkdir(parents=True, exist_ok=True)
             entry.save()
@@ -137,12 +138,15 @@ class StudySlide:
         The grid of probability, pseudo-mask and corrections.
     known_path : Path
         Where the slide file was seen last.
+    origin : (int, int)
+        Level-0 position (y, x) of the scanned area, where QuPath's coordinates begin.
     """
 
     folder: Path
     fingerprint: str
     grid: WorkingGrid
     known_path: Path
+    origin: tuple[int, int] = (0, 0)
 
     @classmethod
     def open(cls, folder: Path) -> StudySlide:
@@ -154,7 +158,8 @@ class StudySlide:
             relative = Path(os.path.normpath(folder / document["path_from_study"]))
             absolute = Path(document["path"])
             known_path = relative if relative.exists() or not absolute.exists() else absolute
-            return cls(folder, document["fingerprint"], grid, known_path)
+            y, x = document["origin"]
+            return cls(folder, document["fingerprint"], grid, known_path, (y, x))
         except (KeyError, TypeError, ValueError) as error:
             raise StudyError(f"{folder / 'slide.json'} is damaged ({error}): restore it from a copy.") from error
 
@@ -171,6 +176,7 @@ class StudySlide:
             "slide_shape": self.grid.slide_shape,
             "grid_shape": self.grid.shape,
             "mpp": self.grid.mpp,
+            "origin": self.origin,
         }
         write_document(self.folder / "slide.json", SLIDE_FORMAT, VERSION, content)
 
