@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_histodistill.slide.labels import IGNORE
+from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 
 Mask: TypeAlias = NDArray[np.uint8]
 Window: TypeAlias = tuple[slice, slice]
@@ -103,8 +103,8 @@ class EditableMask:
         What the program says; kept, not copied.
     hand : uint8 array (height, width), optional
         Corrections from before: 0 where nobody set anything, otherwise the value plus one.
-    highest : int
-        Largest value that a pixel may take; anything above that comes in from outside is put back.
+    values : collection of int
+        Values that a pixel may take; any other that comes in from outside is put back.
 
     Attributes
     ----------
@@ -119,10 +119,15 @@ class EditableMask:
     edited = Signal(object)
     computed_changed = Signal(object)
 
-    def __init__(self, computed: Mask, hand: Mask | None = None, highest: int = IGNORE) -> None:
+    def __init__(
+        self,
+        computed: Mask,
+        hand: Mask | None = None,
+        values: Collection[int] = (OUTSIDE, TUMOUR, NORMAL, IGNORE),
+    ) -> None:
         self.computed = computed
         self.hand = np.zeros_like(computed) if hand is None else hand
-        self.highest = highest
+        self._known = np.isin(np.arange(256), list(values))
         self.data = self._expected((slice(0, self.shape[0]), slice(0, self.shape[1])))
         self._open = _Step()
         self._undo: deque[_Step] = deque(maxlen=UNDO_LIMIT)
@@ -132,6 +137,10 @@ class EditableMask:
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.computed.shape[0], self.computed.shape[1]
+
+    def knows(self, value: int) -> bool:
+        """Whether a pixel may take this value."""
+        return 0 <= value < self._known.size and bool(self._known[value])
 
     @property
     def has_edits(self) -> bool:
@@ -187,7 +196,7 @@ class EditableMask:
 
     def _adopt(self, window: Window, expected: Mask) -> None:
         data = self.data[window]
-        np.copyto(data, expected, where=data > self.highest)
+        np.copyto(data, expected, where=~self._known[data])
         differs = data != expected
         said = np.where(data == self.computed[window], 0, data + 1).astype(np.uint8)
         self._set_hand(window, np.where(differs, said, self.hand[window]))

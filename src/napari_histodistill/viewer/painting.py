@@ -13,7 +13,7 @@ from napari_histodistill.viewer.display import show_window
 from napari_histodistill.viewer.editing import EditableMask, Window, bounding_window, clip_window, window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from napari.layers import Labels
     from numpy.typing import NDArray
@@ -36,12 +36,12 @@ class Painting:
     layer : Labels
         Single-scale layer with ``layer.data is mask.data``.
     mask : EditableMask
-    meanings : sequence of str
-        What the values 0, 1, ... mean, for the message when another value is painted.
+    meanings : dict
+        What each value means, for the message when another is painted.
     """
 
-    def __init__(self, layer: Labels, mask: EditableMask, meanings: Sequence[str]) -> None:
-        self.layer, self.mask, self._meanings = layer, mask, tuple(meanings)
+    def __init__(self, layer: Labels, mask: EditableMask, meanings: Mapping[int, str]) -> None:
+        self.layer, self.mask, self._meanings = layer, mask, meanings
         self._warned = False
         self._napari_paint: Callable[..., None] = layer.paint
         self._napari_polygon: Callable[..., None] = layer.paint_polygon
@@ -136,9 +136,9 @@ class Painting:
         self.layer.data = self.mask.data
 
     def _knows(self, value: int) -> bool:
-        if value <= self.mask.highest:
+        if self.mask.knows(value):
             return True
-        known = ", ".join(f"{number} {meaning}" for number, meaning in enumerate(self._meanings))
+        known = ", ".join(f"{number} {meaning}" for number, meaning in self._meanings.items())
         self._warn(f"{self.layer.name} has no value {value}: paint with {known}.")
         return False
 

@@ -1,0 +1,106 @@
+"""What this package puts into a napari viewer: layer data tuples, and how its layers are told from others."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Final
+
+from napari_histodistill.viewer.colours import probability_colours, pseudo_mask_colours, tissue_colours
+from napari_histodistill.viewer.geometry import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+    from numpy.typing import NDArray
+
+    from napari_histodistill.slide import Slide
+
+SLIDE_KEY: Final = "histodistill_slide"
+"""Key of a layer's metadata under which its `Slide` lies."""
+ROLE_KEY: Final = "histodistill_role"
+
+TISSUE_VALUES: Final = {0: "background", 1: "tissue", 3: "artefact"}
+PSEUDO_MASK_VALUES: Final = {0: "outside tissue", 1: "tumour", 2: "normal tissue", 3: "ignore"}
+
+
+class Role(enum.StrEnum):
+    """What a layer over a slide shows."""
+
+    SLIDE = "slide"
+    TISSUE = "tissue"
+    PROBABILITY = "probability"
+    PSEUDO_MASK = "pseudo-mask"
+
+
+def slide_of(layer: Layer) -> Slide | None:
+    """The slide that a layer shows or lies over, or None."""
+    slide: Slide | None = layer.metadata.get(SLIDE_KEY)
+    return slide
+
+
+def role_of(layer: Layer) -> Role | None:
+    """What a layer of this package shows, or None for any other layer."""
+    role: Role | None = layer.metadata.get(ROLE_KEY)
+    return role
+
+
+def find_layer(viewer: ViewerModel, slide: Slide, role: Role) -> Layer | None:
+    """The layer of a slide with this role, if the viewer has one."""
+    return next((layer for layer in viewer.layers if slide_of(layer) is slide and role_of(layer) is role), None)
+
+
+def slide_layer(slide: Slide) -> tuple[list[Any], dict[str, Any], str]:
+    """Layer data of the slide itself: multiscale RGB, in µm where the pixel size is known."""
+    settings = _settings(slide, Frame(slide.shape, slide.mpp), Role.SLIDE, slide.shape, name=slide.path.stem)
+    return list(slide.pyramid()), {**settings, "multiscale": True, "rgb": True}, "image"
+
+
+def tissue_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of a tissue mask: uint8 (h, w), 0 background, 1 tissue, 3 artefact."""
+    settings = _settings(slide, frame, Role.TISSUE, mask.shape)
+    return mask, {**settings, "colormap": tissue_colours(), "opacity": 0.35}, "labels"
+
+
+def pseudo_mask_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of a pseudo-mask: uint8 (h, w) in memory, values as in `slide.labels`."""
+    settings = _settings(slide, frame, Role.PSEUDO_MASK, mask.shape)
+    return mask, {**settings, "colormap": pseudo_mask_colours(), "opacity": 0.45}, "labels"
+
+
+def probability_layer(slide: Slide, frame: Frame, levels: Sequence[Any]) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of tumour probabilities: uint8 levels, 255 for certain, finest first."""
+    settings = _settings(slide, frame, Role.PROBABILITY, levels[0].shape)
+    look = {
+        "colormap": probability_colours(),
+        "contrast_limits": (0, 255),
+        "blending": "translucent",
+        "interpolation2d": "nearest",
+        "opacity": 0.8,
+        "multiscale": True,
+        "rgb": False,
+    }
+    return list(levels), {**settings, **look}, "image"
+
+
+def _settings(slide: Slide, frame: Frame, role: Role, shape: Sequence[int], name: str | None = None) -> dict[str, Any]:
+    return {
+        "name": name or str(role),
+        "metadata": {SLIDE_KEY: slide, ROLE_KEY: role},
+        **frame.place(shape),
+    }
+
+
+def add_layer(viewer: ViewerModel, layer_data: tuple[Any, dict[str, Any], str], *, below: Layer | None = None) -> Layer:
+    """Add a layer, directly below another one if given, without taking over the selection or the view."""
+    from napari.layers import Layer as NapariLayer
+
+    data, settings, kind = layer_data
+    selected = set(viewer.layers.selection)
+    layer = NapariLayer.create(data, settings, kind)
+    index = len(viewer.layers) if below is None else viewer.layers.index(below)
+    viewer.layers.insert(index, layer)
+    if selected:
+        viewer.layers.selection = selected
+    return layer

@@ -1,0 +1,260 @@
+"""One prediction in a viewer: probability and pseudo-mask as layers, live threshold, corrections, figures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from psygnal import Signal
+
+from napari_histodistill.jobs import JobControl, ThreadJob
+from napari_histodistill.predict import write_pseudo_mask
+from napari_histodistill.slide.labels import OUTSIDE
+from napari_histodistill.study import Run, RunState, TissueOnGrid
+from napari_histodistill.viewer.display import show_thumbnail, show_window
+from napari_histodistill.viewer.editing import EditableMask
+from napari_histodistill.viewer.figures import LiveFigures
+from napari_histodistill.viewer.geometry import visible_window
+from napari_histodistill.viewer.layers import (
+    PSEUDO_MASK_VALUES,
+    Role,
+    add_layer,
+    probability_layer,
+    pseudo_mask_layer,
+)
+from napari_histodistill.viewer.masking import MaskRequest, blocks_of, blocks_under, compute_masks, nearest_first
+from napari_histodistill.viewer.painting import Painting
+from napari_histodistill.viewer.saving import CorrectionsSaver
+from napari_histodistill.viewer.work import Latest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari.layers import Image, Labels
+
+    from napari_histodistill.jobs import Progress
+    from napari_histodistill.predict import Figures
+    from napari_histodistill.study import StudySlide
+    from napari_histodistill.viewer.editing import Mask, Window
+    from napari_histodistill.viewer.slides import OpenSlideView
+
+SETTINGS_DELAY_S: Final = 0.04
+"""Threshold and smoothing are followed this often while a slider moves."""
+TISSUE_DELAY_S: Final = 0.3
+KEEP_DELAY_S: Final = 2.0
+"""From the last change of threshold, smoothing or tissue until the study's mask is written anew."""
+REDRAW_S: Final = 0.5
+"""How often the probabilities are drawn anew while they stream in."""
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How probabilities become a mask.
+
+    Parameters
+    ----------
+    threshold : float
+        Probability from which a pixel counts as tumour, 0 to 1.
+    smoothing_um : float
+        Standard deviation of the Gaussian before the threshold, in µm.
+    """
+
+    threshold: float
+    smoothing_um: float
+
+
+class ResultView:
+    """A run of a study's slide, shown in a viewer and edited there.
+
+    Parameters
+    ----------
+    view : OpenSlideView
+    entry : StudySlide
+    run : Run
+    tissue : uint8 array
+        Tissue mask, any grid over the slide: 0 background, 1 tissue, 3 artefact. Read again after `tissue_changed`.
+    hand : uint8 array
+        Corrections so far: 0 for none, otherwise the value plus one.
+    settings : MaskSettings
+
+    Attributes
+    ----------
+    figures_changed : Signal
+        Emitted with the new `Figures`.
+    saved : Signal
+        Whether every correction is on disk.
+    """
+
+    figures_changed = Signal(object)
+    saved = Signal(bool)
+
+    def __init__(
+        self, view: OpenSlideView, entry: StudySlide, run: Run, tissue: Mask, hand: Mask, settings: MaskSettings
+    ) -> None:
+        self._view, self.entry, self.run, self.settings = view, entry, run, settings
+        self._tissue = tissue
+        self.mask = EditableMask(np.full(entry.grid.shape, OUTSIDE, np.uint8), hand)
+        self._blocks = blocks_of(self.mask.shape)
+        self._landed: set[int] = set()
+        self._pending: set[int] = set()
+        self._masking, self._keeping = Latest(view.runner), Latest(view.runner)
+        self._follow = view.runner.timer(SETTINGS_DELAY_S, self._mask_all)
+        self._tissue_timer = view.runner.timer(TISSUE_DELAY_S, self._mask_all)
+        self._redraw = view.runner.timer(REDRAW_S, self._redraw_probability)
+        self._keep = view.runner.timer(KEEP_DELAY_S, self._write_mask)
+        self._figures = LiveFigures(self.mask, run.probability.levels[0], entry.grid.pixel_size_um, view.runner)
+        self._figures.changed.connect(self.figures_changed.emit)
+        self._saver = CorrectionsSaver(self.mask, entry, view.runner)
+        self._saver.saved.connect(self.saved.emit)
+        self.show()
+        self.land(run.record.finished if run.record.state is not RunState.COMPLETE else range(len(self._blocks)))
+
+    # Layers
+
+    @property
+    def mask_layer(self) -> Labels | None:
+        """The pseudo-mask's layer, None if the user removed it."""
+        return self._view.layer(Role.PSEUDO_MASK)
+
+    @property
+    def probability_layer(self) -> Image | None:
+        """The layer of probabilities, None if the user removed it."""
+        return self._view.layer(Role.PROBABILITY)
+
+    def show(self) -> None:
+        """Add the layers that the viewer does not have."""
+        viewer, slide, frame = self._view.viewer, self._view.slide, self._view.frame
+        if self.mask_layer is None:
+            layer: Any = add_layer(viewer, pseudo_mask_layer(slide, frame, self.mask.data))
+            layer.brush_size = 20
+            Painting(layer, self.mask, PSEUDO_MASK_VALUES)
+        if self.probability_layer is None:
+            add_layer(viewer, probability_layer(slide, frame, self.run.probability.levels), below=self.mask_layer)
+
+    # What comes in
+
+    def land(self, blocks: Iterable[int]) -> None:
+        """Show blocks whose probabilities are on disk."""
+        fresh = set(blocks)
+        self._landed |= fresh
+        self._pending |= fresh
+        if not self._redraw.active:
+            self._redraw.start()
+        if not self._masking.busy:
+            self._mask_pending()
+
+    def land_window(self, window: Window) -> None:
+        """Show a window of the working grid whose probabilities are on disk."""
+        self.land(blocks_under(window, self.mask.shape))
+
+    def complete(self, run: Run) -> None:
+        """The run is done: everything is final, also along the edges of blocks."""
+        self.run = run
+        self.land(range(len(self._blocks)))
+
+    def set(self, settings: MaskSettings) -> None:
+        """Follow new settings; the visible part first, corrections stay."""
+        self.settings = settings
+        if not self._follow.active:
+            self._follow.start()
+
+    def tissue_changed(self, tissue: Mask) -> None:
+        """Follow an edited or newly found tissue mask."""
+        self._tissue = tissue
+        self._tissue_timer.start()
+
+    # Masking
+
+    def _mask_all(self) -> None:
+        self._pending = set(self._landed)
+        self._mask_pending()
+        if self.run.record.state is RunState.COMPLETE:
+            self._keep.start()
+
+    def _mask_pending(self) -> None:
+        layer = self.mask_layer
+        seen = visible_window(layer) if layer is not None else self._blocks[0]
+        windows = nearest_first((self._blocks[index] for index in self._pending), seen)
+        if not windows:
+            return
+        request = MaskRequest(
+            self.run.probability.levels[0],
+            TissueOnGrid(self._tissue, self.mask.shape, self.run.record.unreadable),
+            self.settings.threshold,
+            self.settings.smoothing_um,
+            self.entry.grid.pixel_size_um,
+            tuple(windows),
+        )
+        self._pending = set()
+        self._masking.start(ThreadJob(compute_masks, request), progress=self._on_block, done=self._on_masked)
+
+    def _on_block(self, progress: Progress) -> None:
+        block = progress.payload
+        self.mask.set_computed(block.window, block.mask)
+        layer = self.mask_layer
+        if layer is not None:
+            show_window(layer, block.window)
+
+    def _on_masked(self, _result: None) -> None:
+        if self._pending:
+            self._mask_pending()
+        elif self.mask_layer is not None:
+            show_thumbnail(self.mask_layer)
+
+    def _redraw_probability(self) -> None:
+        layer = self.probability_layer
+        if layer is not None:
+            layer.data = list(self.run.probability.levels)
+
+    # What goes out
+
+    @property
+    def figures(self) -> Figures:
+        """Numbers of what is shown."""
+        return self._figures.total
+
+    @property
+    def all_saved(self) -> bool:
+        """Whether the study holds every correction."""
+        return self._saver.all_saved
+
+    def _write_mask(self) -> None:
+        request = _KeepRequest(self.entry, self.run, self.settings)
+        self._keeping.start(ThreadJob(_keep_mask, request), done=lambda _result: None)
+
+    def close(self, *, remove_layers: bool = False) -> None:
+        """Write what is not written, stop all work and, if asked, take the layers away."""
+        for timer in (self._follow, self._tissue_timer, self._redraw):
+            timer.stop()
+        self._masking.cancel()
+        self._figures.stop()
+        self._saver.flush()
+        if self._keep.active:
+            self._keep.stop()
+            self._write_mask()
+        if remove_layers:
+            for layer in (self.mask_layer, self.probability_layer):
+                if layer is not None:
+                    self._view.viewer.layers.remove(layer)
+
+
+@dataclass(frozen=True)
+class _KeepRequest:
+    entry: StudySlide
+    run: Run
+    settings: MaskSettings
+
+
+def _keep_mask(request: _KeepRequest, control: JobControl) -> None:
+    """Write a run's pseudo-mask anew, and with what threshold and smoothing it was made."""
+    with request.entry.lock():
+        figures = write_pseudo_mask(
+            request.entry, request.run, request.settings.threshold, request.settings.smoothing_um, control
+        )
+        request.run.record.summary = {
+            **(request.run.record.summary or {}),
+            **asdict(figures),
+            **asdict(request.settings),
+        }
+        request.run.save()

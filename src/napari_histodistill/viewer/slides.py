@@ -1,0 +1,261 @@
+"""The slides that are open in one viewer: their layers, their place in the world, their end."""
+
+from __future__ import annotations
+
+import weakref
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.jobs import JobControl, ThreadJob
+from napari_histodistill.slide.metadata import is_plausible
+from napari_histodistill.viewer.geometry import Frame, scale_bar_of
+from napari_histodistill.viewer.layers import SLIDE_KEY, Role, add_layer, find_layer, role_of, slide_layer, slide_of
+from napari_histodistill.viewer.teacher import TeacherControl
+from napari_histodistill.viewer.tissue import TissueControl
+from napari_histodistill.viewer.work import Latest, Runner, tell
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+    from napari_histodistill.jobs import Progress
+    from napari_histodistill.slide import Slide
+
+LEVELS_REFRESH_S = 1.0
+"""How often an image whose levels are being computed is drawn anew, in seconds."""
+
+
+class OpenSlideView:
+    """A slide in a viewer.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Held weakly: the viewer owns the view through `SlideViews`.
+    slide : Slide
+    runner : Runner
+
+    Attributes
+    ----------
+    moved : Signal
+        The pixel size, and with it every layer's place, has changed.
+    reopened : Signal
+        `slide` was replaced by the same file with other colours.
+    """
+
+    moved = Signal()
+    reopened = Signal()
+
+    def __init__(self, viewer: ViewerModel, slide: Slide, runner: Runner) -> None:
+        self._viewer = weakref.ref(viewer)
+        self.slide, self.runner = slide, runner
+        self.icc = False
+        self._levels = Latest(runner)
+        self._redraw = runner.timer(LEVELS_REFRESH_S, self.redraw)
+        self._build_levels()
+
+    @cached_property
+    def tissue(self) -> TissueControl:
+        """The slide's tissue."""
+        return TissueControl(self)
+
+    @cached_property
+    def teacher(self) -> TeacherControl:
+        """The teacher that is run on the slide; made, and its study looked up, when it is first asked for."""
+        return TeacherControl(self)
+
+    @property
+    def viewer(self) -> ViewerModel:
+        """The viewer; it lives as long as its views."""
+        viewer = self._viewer()
+        assert viewer is not None, "the viewer is gone"
+        return viewer
+
+    @property
+    def frame(self) -> Frame:
+        """The slide's place in the world."""
+        return Frame(self.slide.shape, self.slide.mpp)
+
+    def layer(self, role: Role) -> Layer | None:
+        """The layer of this slide that shows ``role``, or None."""
+        return find_layer(self.viewer, self.slide, role)
+
+    def set_mpp(self, mpp: float | tuple[float, float]) -> None:
+        """Give the slide a pixel size and put all its layers in their place.
+
+        Parameters
+        ----------
+        mpp : float or tuple of float
+            µm per level-0 pixel, one number or (y, x).
+
+        Raises
+        ------
+        HistodistillError
+            If no slide has such pixels.
+        """
+        both = mpp if isinstance(mpp, tuple) else (mpp, mpp)
+        if not is_plausible(both):
+            raise HistodistillError(f"{mpp} µm per pixel is not a slide's: give a number from 0.05 to 8.")
+        self.slide.mpp = both
+        for layer in self._layers():
+            self.frame.apply(layer)
+        show_scale_bar(self.viewer)
+        self.viewer.reset_view()
+        self.moved.emit()
+
+    def set_icc(self, on: bool) -> None:
+        """Show the colours that the scanner's ICC profile gives, or those of the file as they are."""
+        from napari_histodistill.slide import open_slide
+
+        if on == self.icc:
+            return
+        try:
+            slide = open_slide(self.slide.path, mpp=self.slide.mpp, icc=on)
+        except HistodistillError as error:
+            tell(error)
+            self.reopened.emit()
+            return
+        self._levels.cancel()
+        layers, before = self._layers(), self.slide
+        self.slide, self.icc = slide, on
+        for layer in layers:
+            layer.metadata[SLIDE_KEY] = slide
+        self.redraw()
+        before.close()
+        self._build_levels()
+        self.reopened.emit()
+
+    def redraw(self) -> None:
+        """Show the slide's levels as they are now: napari keeps the coarsest one until the data is set again."""
+        layer = self.layer(Role.SLIDE)
+        if layer is not None:
+            layer.data = list(self.slide.pyramid())
+
+    def _build_levels(self) -> None:
+        if not self.slide.added_levels_complete:
+            self._levels.start(
+                ThreadJob(_build_added_levels, self.slide), progress=self._on_level_progress, done=self._on_levels_done
+            )
+
+    def _on_level_progress(self, _progress: Progress) -> None:
+        if not self._redraw.active:
+            self._redraw.start()
+
+    def _on_levels_done(self, _result: None) -> None:
+        self._redraw.stop()
+        self.redraw()
+
+    def _layers(self) -> list[Layer]:
+        return [layer for layer in self.viewer.layers if slide_of(layer) is self.slide]
+
+    def close(self) -> None:
+        """Stop all work on the slide and close its file."""
+        for name in ("teacher", "tissue"):
+            if name in self.__dict__:
+                getattr(self, name).close()
+        self._redraw.stop()
+        self._levels.cancel()
+        self.slide.close()
+
+
+def _build_added_levels(slide: Slide, control: JobControl) -> None:
+    slide.build_added_levels(control)
+
+
+class SlideViews:
+    """Follows a viewer's layer list: every slide in it has a view, and is closed when its layer goes.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Held weakly.
+    runner : Runner
+
+    Attributes
+    ----------
+    current_changed : Signal
+        Another slide (or None) is the one that the widgets are about.
+    """
+
+    current_changed = Signal(object)
+
+    def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
+        self._viewer = weakref.ref(viewer)
+        self._runner = runner
+        self._views: list[OpenSlideView] = []
+        self._current: OpenSlideView | None = None
+        self._tidy = runner.timer(0, self._close_orphans)
+        viewer.layers.events.inserted.connect(self._on_layers_changed)
+        viewer.layers.events.removed.connect(self._on_layers_changed)
+        viewer.layers.selection.events.active.connect(self._choose_current)
+        self._on_layers_changed()
+
+    @property
+    def current(self) -> OpenSlideView | None:
+        """The slide whose layer was active last."""
+        return self._current
+
+    def open(self, path: Path | str) -> OpenSlideView | None:
+        """Open a slide and add its layer; tells the user and returns None if that fails."""
+        from napari_histodistill.slide import open_slide
+
+        viewer = self._viewer()
+        assert viewer is not None, "the viewer is gone"
+        try:
+            slide = open_slide(path)
+        except HistodistillError as error:
+            tell(error)
+            return None
+        layer = add_layer(viewer, slide_layer(slide))
+        viewer.layers.selection.active = layer
+        return self.view_of(slide)
+
+    def view_of(self, slide: Slide) -> OpenSlideView | None:
+        """The view of a slide that is in the viewer."""
+        return next((view for view in self._views if view.slide is slide), None)
+
+    def _on_layers_changed(self, _event: Any = None) -> None:
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        for layer in viewer.layers:
+            slide = slide_of(layer)
+            if slide is not None and role_of(layer) is Role.SLIDE and self.view_of(slide) is None:
+                self._views.append(OpenSlideView(viewer, slide, self._runner))
+                if slide.mpp is not None:
+                    show_scale_bar(viewer)
+        if any(view.layer(Role.SLIDE) is None for view in self._views):
+            self._tidy.start()  # not now: the list may be in the middle of removing several layers
+        self._choose_current()
+
+    def _close_orphans(self) -> None:
+        viewer = self._viewer()
+        if viewer is None:
+            return
+        for view in [view for view in self._views if view.layer(Role.SLIDE) is None]:
+            self._views.remove(view)
+            view.close()
+            for layer in [layer for layer in viewer.layers if slide_of(layer) is view.slide]:
+                viewer.layers.remove(layer)
+        self._choose_current()
+
+    def _choose_current(self, _event: Any = None) -> None:
+        viewer = self._viewer()
+        active = None if viewer is None else viewer.layers.selection.active
+        slide = None if active is None else slide_of(active)
+        chosen = None if slide is None else self.view_of(slide)
+        if chosen is None:
+            chosen = self._current if self._current in self._views else next(reversed(self._views), None)
+        if chosen is not self._current:
+            self._current = chosen
+            self.current_changed.emit(chosen)
+
+
+def show_scale_bar(viewer: ViewerModel) -> None:
+    """Switch napari's scale bar on; it reads the layers' units."""
+    scale_bar_of(viewer).visible = True

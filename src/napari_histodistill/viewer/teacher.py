@@ -1,0 +1,411 @@
+"""Runs a teacher over a slide for the "Teacher" widget: model, study, job, and the result that comes of it."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import platformdirs
+from psygnal import Signal
+
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.jobs import JobCancelled, JobControl, ProcessJob, ThreadJob
+from napari_histodistill.nets import ModelCard, bundled_card, read_card
+from napari_histodistill.predict import PredictRequest, PredictSummary, TileDone, predict_slide
+from napari_histodistill.predict.predict import COARSEST
+from napari_histodistill.slide.cache import cache_folder
+from napari_histodistill.study import Run, RunState, SavedTissue, Study, StudyError, StudySlide
+from napari_histodistill.viewer.editing import window_of
+from napari_histodistill.viewer.geometry import view_centre
+from napari_histodistill.viewer.result import MaskSettings, ResultView
+from napari_histodistill.viewer.saving import read_corrections
+from napari_histodistill.viewer.work import Latest, tell
+
+if TYPE_CHECKING:
+    from napari_histodistill.jobs import Progress
+    from napari_histodistill.viewer.editing import Mask
+    from napari_histodistill.viewer.slides import OpenSlideView
+
+BUNDLED: Final = "bundled"
+
+
+class TeacherState(enum.Enum):
+    """Where the teacher stands with a slide; the value is what the user reads."""
+
+    NO_MPP = "Pixel size unknown: enter it in the Slide widget"
+    READY = "Ready"
+    TISSUE = "Finding tissue"
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    STOPPING = "Stopping"
+    PARTIAL = "Stopped: can be resumed"
+    DONE = "Done"
+    STALE = "Result is of an earlier tissue mask or model: run again to bring it up to date"
+
+    @property
+    def busy(self) -> bool:
+        """Whether work is under way."""
+        return self in {TeacherState.TISSUE, TeacherState.RUNNING, TeacherState.PAUSED, TeacherState.STOPPING}
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    entry: StudySlide
+    run: Run | None
+    hand: Mask
+    tissue: SavedTissue | None
+
+
+class TeacherControl:
+    """The teacher of one slide in a viewer.
+
+    Parameters
+    ----------
+    view : OpenSlideView
+
+    Attributes
+    ----------
+    model : str
+        "bundled" or a model's folder.
+    card : ModelCard or None
+        Of the model; None if it cannot be read.
+    device : str
+        "auto", "cpu", "cuda" or "mps".
+    study_folder : Path
+    state : TeacherState
+    problem : str
+        What keeps the teacher from running, in a sentence; empty if nothing does.
+    progress : Progress or None
+        Of the run that is under way.
+    result : ResultView or None
+    ask : callable
+        Asks the user a question and returns whether to go on. The widget sets it; without one the answer is yes.
+    changed : Signal
+        Something that a widget shows has changed.
+    """
+
+    changed = Signal()
+
+    def __init__(self, view: OpenSlideView) -> None:
+        self._view = view
+        self.model = BUNDLED
+        self.card: ModelCard | None = None
+        self.device = "auto"
+        self.study_folder = default_study_folder(view.slide.path)
+        self.problem = ""
+        self.progress: Progress | None = None
+        self.result: ResultView | None = None
+        self.ask: Callable[[str], bool] = lambda _question: True
+        self._stopping = self._stale = self._waiting_for_tissue = False
+        self._shows_current_run = False
+        self._work, self._loading = Latest(view.runner), Latest(view.runner)
+        self.mask_settings = MaskSettings(0.5, 0.0)
+        view.moved.connect(self._on_moved)
+        view.tissue.changed.connect(self._on_tissue_state)
+        view.tissue.mask_changed.connect(self._on_tissue_mask)
+        self.choose_model(BUNDLED)
+        self.choose_study(self.study_folder)
+
+    # State
+
+    @property
+    def state(self) -> TeacherState:
+        """Where things stand."""
+        job = self._work.job
+        if self._view.slide.mpp is None:
+            return TeacherState.NO_MPP
+        if self._waiting_for_tissue:
+            return TeacherState.TISSUE
+        if job is not None:
+            if self._stopping:
+                return TeacherState.STOPPING
+            return TeacherState.PAUSED if job.state.value == "paused" else TeacherState.RUNNING
+        if self.result is None:
+            return TeacherState.READY
+        if self.result.run.record.state is not RunState.COMPLETE:
+            return TeacherState.PARTIAL
+        return TeacherState.STALE if self._stale else TeacherState.DONE
+
+    # Choices
+
+    def choose_model(self, model: str) -> None:
+        """Choose "bundled" or a folder with ``model.json``; a broken one is told and not taken."""
+        try:
+            card = bundled_card() if model == BUNDLED else read_card(Path(model))
+        except HistodistillError as error:
+            tell(error)
+            self.changed.emit()
+            return
+        self.model, self.card = model, card
+        if self.result is None:
+            self.mask_settings = MaskSettings(card.threshold, card.smoothing_um)
+        else:
+            self._stale = True
+        self.changed.emit()
+
+    def choose_device(self, device: str) -> None:
+        """Choose where to compute."""
+        self.device = device
+
+    def choose_study(self, folder: Path) -> None:
+        """Choose the study folder; a result that it holds for this slide is shown."""
+        self._close_result()
+        self.study_folder, self.problem = folder, ""
+        if (folder / "study.json").exists():
+            self._loading.start(
+                ThreadJob(_load, _LoadRequest(folder, self._view.slide.fingerprint)),
+                done=self._on_loaded,
+                failed=self._on_load_failed,
+            )
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            self.problem = f"{folder} holds other files: choose a new or empty folder, or one with a study."
+        self.changed.emit()
+
+    def set_mask(self, *, threshold: float | None = None, smoothing_um: float | None = None) -> None:
+        """Change threshold or smoothing; a result follows at once."""
+        self.mask_settings = MaskSettings(
+            self.mask_settings.threshold if threshold is None else threshold,
+            self.mask_settings.smoothing_um if smoothing_um is None else smoothing_um,
+        )
+        if self.result is not None:
+            self.result.set(self.mask_settings)
+
+    # Running
+
+    def run(self, *, resume: bool = False) -> None:
+        """Find tissue if that was not done, ask what must be asked, and start the teacher.
+
+        Parameters
+        ----------
+        resume : bool
+            Go on with the run that was stopped.
+        """
+        if self.state.busy or self.card is None or self._view.slide.mpp is None or self.problem:
+            return
+        self._resume = resume
+        if self._view.tissue.mask is None:
+            self._waiting_for_tissue = True
+            self._view.tissue.find()
+            self.changed.emit()
+        else:
+            self._start()
+
+    def _start(self) -> None:
+        if not all(self.ask(question) for question in self._questions()):
+            self.changed.emit()
+            return
+        try:
+            request = self._prepare()
+        except HistodistillError as error:
+            self._on_failed(error)
+            return
+        self._stopping = self._shows_current_run = False
+        self._work.start(
+            ProcessJob(predict_slide, request),
+            progress=self._on_progress,
+            done=self._on_done,
+            failed=self._on_failed,
+        )
+        self.changed.emit()
+
+    def _questions(self) -> list[str]:
+        """What the user should know before the run, each a question to agree to."""
+        questions = []
+        if self._view.tissue.looks_like_he is False:
+            questions.append(
+                "This slide does not look like H&E, the only stain that the model knows. Run it all the same?"
+            )
+        if self._too_coarse():
+            assert self.card is not None
+            questions.append(
+                f"This slide has {max(self._mpp):g} µm per pixel, too coarse for a model that reads {self.card.mpp:g}. "
+                "Run it all the same?"
+            )
+        if self.result is not None and not self._resume and self.result.run.record.state is RunState.COMPLETE:
+            questions.append(
+                "The study holds a result for this slide. Run again and replace it? Your corrections are kept."
+            )
+        return questions
+
+    def _too_coarse(self) -> bool:
+        return self.card is not None and max(self._mpp) > COARSEST * self.card.mpp
+
+    @property
+    def _mpp(self) -> tuple[float, float]:
+        return self._view.slide.require_mpp()
+
+    def _prepare(self) -> PredictRequest:
+        """Put the tissue mask into the study, and everything that the child needs into a request."""
+        assert self.card is not None
+        study = Study.open_or_create(self.study_folder)
+        entry = study.add_slide(self._view.slide, target_mpp=2 * self.card.mpp)
+        mask, settings, edited = self._view.tissue.saved_form()
+        entry.save_tissue(mask, settings=settings, edited=edited)
+        y, x = view_centre(self._view.viewer)
+        return PredictRequest(
+            slide_path=self._view.slide.path,
+            study_folder=self.study_folder,
+            model=self.model,
+            device=self.device,
+            mpp=self._mpp,
+            tissue=self._view.tissue.settings,
+            resume=self._resume,
+            force=self._too_coarse(),
+            center=(y / self._mpp[0] + 0.5, x / self._mpp[1] + 0.5),
+            threshold=self.mask_settings.threshold,
+            smoothing_um=self.mask_settings.smoothing_um,
+        )
+
+    def pause(self) -> None:
+        """Hold the run, or let it go on."""
+        job = self._work.job
+        if job is not None:
+            if self.state is TeacherState.PAUSED:
+                job.resume()
+            else:
+                job.pause()
+            self.changed.emit()
+
+    def cancel(self) -> None:
+        """Stop the run; what was computed stays, and what still comes in is dropped."""
+        if self._waiting_for_tissue:
+            self._waiting_for_tissue = False
+            self._view.tissue.cancel()
+        if self._work.job is not None:
+            self._stopping = True
+            self._work.job.cancel()
+        self.changed.emit()
+
+    # News of the run
+
+    def _on_progress(self, progress: Progress) -> None:
+        if self._stopping:
+            return
+        self.progress = progress
+        tile = progress.payload
+        if isinstance(tile, TileDone) and self._show_current_run():
+            assert self.result is not None
+            self.result.land_window(window_of(tile.y, tile.x, tile.height, tile.width))
+        self.changed.emit()
+
+    def _show_current_run(self) -> bool:
+        """See that the result on screen is of the run that is under way."""
+        if not self._shows_current_run:
+            entry = self._entry()
+            run = None if entry is None else entry.run
+            if entry is None or run is None:
+                return False
+            hand = read_corrections(entry) if self.result is None else self.result.mask.hand
+            self._show(_Loaded(entry, run, hand, None))
+            self._shows_current_run = True
+        return True
+
+    def _on_done(self, summary: PredictSummary) -> None:
+        self.progress, self._stale = None, False
+        if self._show_current_run():
+            assert self.result is not None
+            run = self.result.entry.run
+            if run is not None:
+                self.result.complete(run)
+            if self.mask_settings != MaskSettings(summary.threshold, summary.smoothing_um):
+                self.result.set(self.mask_settings)
+        self.changed.emit()
+
+    def _on_failed(self, error: Exception) -> None:
+        self.progress, self._stopping = None, False
+        if not isinstance(error, JobCancelled):
+            tell(error)
+        self.changed.emit()
+
+    # Results
+
+    def _entry(self) -> StudySlide | None:
+        return Study.open(self.study_folder).slide(self._view.slide.fingerprint)
+
+    def _on_loaded(self, loaded: _Loaded | None) -> None:
+        if loaded is not None:
+            if self._view.slide.mpp is None:
+                self._view.set_mpp(loaded.entry.mpp)
+            if loaded.tissue is not None:
+                self._view.tissue.adopt(loaded.tissue)
+            if loaded.run is not None:
+                self._show(loaded)
+        self.changed.emit()
+
+    def _on_load_failed(self, error: Exception) -> None:
+        self.problem = str(error)
+        if not isinstance(error, StudyError):
+            tell(error)
+        self.changed.emit()
+
+    def _show(self, loaded: _Loaded) -> None:
+        self._close_result()
+        assert loaded.run is not None
+        tissue = self._view.tissue.mask
+        mask = tissue.data if tissue is not None else loaded.entry.tissue_on_grid().mask
+        summary = loaded.run.record.summary
+        if summary:
+            self.mask_settings = MaskSettings(float(summary["threshold"]), float(summary["smoothing_um"]))
+        self.result = ResultView(self._view, loaded.entry, loaded.run, mask, loaded.hand, self.mask_settings)
+        self.result.figures_changed.connect(self._on_result_news)
+        self.result.saved.connect(self._on_result_news)
+
+    def _on_result_news(self, _news: object) -> None:
+        self.changed.emit()
+
+    def _close_result(self) -> None:
+        if self.result is not None:
+            self.result.close(remove_layers=True)
+            self.result = None
+
+    # News of the slide
+
+    def _on_moved(self) -> None:
+        self.changed.emit()
+
+    def _on_tissue_state(self) -> None:
+        if self._waiting_for_tissue and not self._view.tissue.busy:
+            self._waiting_for_tissue = False
+            if self._view.tissue.mask is not None:
+                self._start()
+        self.changed.emit()
+
+    def _on_tissue_mask(self) -> None:
+        tissue = self._view.tissue.mask
+        if self.result is not None and tissue is not None:
+            self._stale = True
+            self.result.tissue_changed(tissue.data)
+
+    def close(self) -> None:
+        """Stop the run and write what is not written."""
+        self._work.cancel()
+        self._loading.cancel()
+        if self.result is not None:
+            self.result.close()
+
+
+@dataclass(frozen=True)
+class _LoadRequest:
+    folder: Path
+    fingerprint: str
+
+
+def _load(request: _LoadRequest, control: JobControl) -> _Loaded | None:
+    """What a study knows of a slide, or None."""
+    control.progress(0, 0, "Opening the study")
+    entry = Study.open(request.folder).slide(request.fingerprint)
+    if entry is None:
+        return None
+    return _Loaded(entry, entry.run, read_corrections(entry), entry.tissue())
+
+
+def default_study_folder(slide: Path) -> Path:
+    """Folder beside the slide where that can be written, otherwise in the user's documents."""
+    beside = slide.parent
+    if os.access(beside, os.W_OK) and not beside.is_relative_to(cache_folder()):
+        return beside / f"{slide.stem}-study"
+    return platformdirs.user_documents_path() / "HistoDistill" / f"{slide.stem}-study"

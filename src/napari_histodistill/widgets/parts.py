@@ -1,0 +1,207 @@
+"""Small pieces of Qt that both widgets are made of."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtWidgets import (
+    QFormLayout,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QLabeledDoubleSlider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from psygnal import SignalInstance
+    from qtpy.QtWidgets import QLayout
+
+WARN, INFO, ERROR = "warn", "info", "error"
+_BANNER_STYLES = {
+    INFO: "background: #24405c; color: #e8f1fa;",
+    WARN: "background: #6b4e00; color: #fff4d6;",
+    ERROR: "background: #7a1f1f; color: #ffe9e9;",
+}
+MINIMUM_WIDTH = 300
+
+
+class Panel(QScrollArea):
+    """A column of sections that scrolls where the window is low, as wide as its dock."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setMinimumWidth(MINIMUM_WIDTH)
+        self.body = QWidget()
+        self.column = QVBoxLayout(self.body)
+        self.column.setContentsMargins(8, 4, 12, 8)
+        self.column.setSpacing(6)
+        self.column.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.setWidget(self.body)
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Wide enough for the sections, without asking for the height of all of them."""
+        return QSize(MINIMUM_WIDTH + 20, 420)
+
+    def section(self, title: str) -> QVBoxLayout:
+        """Begin a section; add its widgets to the layout that is returned."""
+        frame = QWidget()
+        layout = QVBoxLayout(frame)
+        layout.setContentsMargins(0, 6, 0, 0)
+        layout.setSpacing(5)
+        heading = QLabel(f"<b>{title}</b>")
+        heading.setObjectName("histodistill_heading")
+        layout.addWidget(heading)
+        self.column.addWidget(frame)
+        return layout
+
+
+class Banner(QLabel):
+    """A sentence or two on a coloured ground; hidden while there is nothing to say."""
+
+    def __init__(self, level: str = INFO) -> None:
+        super().__init__()
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
+        self.say("", level)
+
+    def say(self, text: str, level: str | None = None) -> None:
+        """Show ``text``; an empty one hides the banner."""
+        if level is not None:
+            self.setStyleSheet(f"QLabel {{ {_BANNER_STYLES[level]} border-radius: 4px; padding: 6px; }}")
+        self.setText(text)
+        self.setVisible(bool(text))
+
+    @property
+    def message(self) -> str:
+        """What it says, or an empty string."""
+        text: str = self.text()
+        return text
+
+
+class Facts(QWidget):
+    """Names and values in two columns; values can be copied."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__()
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setVerticalSpacing(2)
+        form.setHorizontalSpacing(10)
+        self._values: dict[str, QLabel] = {}
+        for name in names:
+            value = note("–")
+            self._values[name] = value
+            form.addRow(f"{name}", value)
+
+    def set(self, name: str, value: str) -> None:
+        """Show a value, a dash for an empty one."""
+        self._values[name].setText(value or "–")
+
+    def value(self, name: str) -> str:
+        """What is shown."""
+        text: str = self._values[name].text()
+        return text
+
+
+class Slider(QWidget):
+    """A slider with its name and a number that can be typed.
+
+    Attributes
+    ----------
+    changed : Signal
+        Emitted with the new value while a person drags or types.
+    """
+
+    changed = Signal(float)
+
+    def __init__(self, name: str, low: float, high: float, step: float, tip: str, *, decimals: int = 2) -> None:
+        super().__init__()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        self.name = QLabel(name)
+        self.slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(low, high)
+        self.slider.setSingleStep(step)
+        self.slider.setDecimals(decimals)
+        self.slider.valueChanged.connect(self.changed)
+        layout.addWidget(self.name)
+        layout.addWidget(self.slider)
+        self.setToolTip(tip)
+
+    def show_value(self, value: float) -> None:
+        """Set the value without emitting."""
+        self.slider.blockSignals(True)
+        self.slider.setValue(value)
+        self.slider.blockSignals(False)
+
+    @property
+    def value(self) -> float:
+        """The value it shows."""
+        return float(self.slider.value())
+
+
+def note(text: str) -> QLabel:
+    """A label that wraps and can be copied from."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
+
+
+def row(*widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:
+    """Widgets side by side; the one numbered ``stretch`` takes the room that is left."""
+    layout = QHBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(5)
+    for index, widget in enumerate(widgets):
+        layout.addWidget(widget, 1 if index == stretch else 0)
+    return layout
+
+
+def show_all(layout: QLayout, visible: bool) -> None:
+    """Show or hide every widget of a layout."""
+    for index in range(layout.count()):
+        widget = layout.itemAt(index).widget()
+        if widget is not None:
+            widget.setVisible(visible)
+
+
+class Follower:
+    """Connections from controllers to a widget that end with the widget: Qt deletes it before Python does.
+
+    Parameters
+    ----------
+    widget : QWidget
+    """
+
+    def __init__(self, widget: QWidget) -> None:
+        self._connections: list[tuple[SignalInstance, Callable[..., Any]]] = []
+        widget.destroyed.connect(partial(_disconnect, self._connections))
+
+    def follow(self, signal: SignalInstance, function: Callable[..., Any]) -> None:
+        """Connect a psygnal signal."""
+        signal.connect(function)
+        self._connections.append((signal, function))
+
+    def unfollow(self) -> None:
+        """End all connections made so far."""
+        _disconnect(self._connections)
+
+
+def _disconnect(connections: list[tuple[SignalInstance, Callable[..., Any]]], *_args: Any) -> None:
+    for signal, function in connections:
+        signal.disconnect(function, missing_ok=True)
+    connections.clear()

@@ -1,0 +1,111 @@
+"""What the widgets of one viewer share, and the `Runner` that brings news of background work to Qt's main thread."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from qtpy.QtWidgets import QApplication
+
+from napari_histodistill.viewer.slides import SlideViews
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.components import ViewerModel
+
+    from napari_histodistill.viewer.work import AnyJob, OnDone, OnFailed, OnProgress
+
+_sessions: weakref.WeakKeyDictionary[ViewerModel, SlideViews] = weakref.WeakKeyDictionary()
+
+
+def session_of(viewer: ViewerModel) -> SlideViews:
+    """The slides of a viewer; followed from the first call on, and shared by all widgets of this viewer."""
+    viewer = unwrapped(viewer)
+    if viewer not in _sessions:
+        _sessions[viewer] = SlideViews(viewer, QtRunner())
+    return _sessions[viewer]
+
+
+def unwrapped(viewer: ViewerModel) -> ViewerModel:
+    """The viewer behind the `PublicOnlyProxy` that napari gives to widgets.
+
+    The proxy wraps everything that comes out of it if its module's name begins with "napari", so our own objects too.
+    """
+    return getattr(viewer, "__wrapped__", viewer)
+
+
+class _Relay(QObject):
+    """Calls a function on the main thread, from any thread."""
+
+    call = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moveToThread(QApplication.instance().thread())
+        self.call.connect(self._perform, Qt.ConnectionType.QueuedConnection)
+
+    def _perform(self, function: Callable[[], None]) -> None:
+        function()
+
+
+class QtRunner:
+    """A `Runner` of Qt's event loop.
+
+    Each job is supervised by a thread of its own. napari's ``thread_worker`` takes its threads from Qt's pool, which
+    has as many as the machine has cores: a long run and the levels of a slide would keep a threshold waiting on two.
+    """
+
+    def start(self, job: AnyJob, *, progress: OnProgress, done: OnDone, failed: OnFailed) -> None:
+        """Start a job; the callbacks come on the main thread."""
+        relay = _Relay()
+
+        def supervise() -> None:
+            try:
+                events = job.events()
+                while True:
+                    try:
+                        event = next(events)
+                    except StopIteration as end:
+                        relay.call.emit(lambda result=end.value: done(result))
+                        return
+                    relay.call.emit(lambda event=event: progress(event))
+            except Exception as error:  # noqa: BLE001 - every failure of a job goes to whoever started it
+                relay.call.emit(lambda error=error: failed(error))
+
+        threading.Thread(target=supervise, name=f"histodistill-news-{job.number}", daemon=True).start()
+
+    def timer(self, seconds: float, function: Callable[[], None]) -> QtTimer:
+        """A single-shot timer on the main thread."""
+        return QtTimer(seconds, function)
+
+
+class QtTimer:
+    """A `Timer` made of a QTimer."""
+
+    def __init__(self, seconds: float, function: Callable[[], None]) -> None:
+        self._timer = QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(round(1000 * seconds))
+        self._timer.timeout.connect(function)
+
+    def start(self) -> None:
+        """Begin, or begin anew."""
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Do not call."""
+        self._timer.stop()
+
+    @property
+    def active(self) -> bool:
+        """Whether a call is due."""
+        active: bool = self._timer.isActive()
+        return active
+
+
+def when_quitting(function: Callable[[], Any]) -> None:
+    """Call a function when the application is about to end."""
+    QApplication.instance().aboutToQuit.connect(function)

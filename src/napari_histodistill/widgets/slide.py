@@ -1,0 +1,297 @@
+"""Dock widget "Slide": open a slide, see what it is, give it a pixel size, find its tissue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDialog,
+    QDoubleSpinBox,
+    QFileDialog,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+)
+
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.slide.metadata import checked_mpp
+from napari_histodistill.viewer.work import tell
+from napari_histodistill.widgets.parts import WARN, Banner, Facts, Follower, Panel, Slider, note, row
+from napari_histodistill.widgets.session import session_of
+
+if TYPE_CHECKING:
+    import napari
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_histodistill.slide import Slide
+    from napari_histodistill.viewer.slides import OpenSlideView
+
+FACTS = ("File", "Size", "Area", "Objective", "Scanner", "Format", "Levels")
+FILES = (
+    "Slides (*.svs *.svslide *.tif *.tiff *.ndpi *.vms *.vmu *.scn *.mrxs *.bif *.czi *.dcm *.png *.jpg *.jpeg)"
+    ";;All files (*)"
+)
+
+
+class SlideWidget(Panel):
+    """The "Slide" dock widget of a viewer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.session = session_of(napari_viewer)
+        self.view: OpenSlideView | None = None
+        self._always, self._of_view = Follower(self), Follower(self)
+        self._build_slide()
+        self._build_tissue()
+        self._build_more()
+        self._always.follow(self.session.current_changed, self._on_current)
+        self._on_current(self.session.current)
+
+    # Building
+
+    def _build_slide(self) -> None:
+        section = self.section("Slide")
+        self.open_button = QPushButton("Open slide…")
+        self.open_button.setToolTip("A whole-slide file, or an ordinary TIFF, PNG or JPEG")
+        self.open_button.clicked.connect(self._ask_for_file)
+        self.folder_button = QPushButton("Open OME-Zarr…")
+        self.folder_button.setToolTip("An OME-Zarr folder")
+        self.folder_button.clicked.connect(self._ask_for_folder)
+        section.addLayout(row(self.open_button, self.folder_button))
+        self.facts = Facts(FACTS)
+        section.addWidget(self.facts)
+        self.mpp_problem = Banner(WARN)
+        section.addWidget(self.mpp_problem)
+        self.mpp_box = QDoubleSpinBox()
+        self.mpp_box.setDecimals(4)
+        self.mpp_box.setRange(0, 8)
+        self.mpp_box.setSingleStep(0.01)
+        self.mpp_box.setSuffix(" µm")
+        self.mpp_box.setSpecialValueText("unknown")
+        self.mpp_box.setToolTip("Size of a full-resolution pixel: about 0.25 µm at 40x, 0.5 µm at 20x")
+        self.mpp_button = QPushButton("Set")
+        self.mpp_button.clicked.connect(self._set_mpp)
+        section.addLayout(row(QLabel("Pixel size"), self.mpp_box, self.mpp_button, stretch=1))
+        self.warnings = Banner(WARN)
+        section.addWidget(self.warnings)
+
+    def _build_tissue(self) -> None:
+        section = self.section("Tissue")
+        self.he_warning = Banner(WARN)
+        section.addWidget(self.he_warning)
+        self.find_button = QPushButton("Find tissue")
+        self.find_button.clicked.connect(self._find_tissue)
+        section.addWidget(self.find_button)
+        self.tissue_bar = QProgressBar()
+        section.addWidget(self.tissue_bar)
+        self.tissue_note = note("")
+        section.addWidget(self.tissue_note)
+        self.threshold = Slider(
+            "Stain needed to count as tissue",
+            -0.1,
+            0.2,
+            0.005,
+            "Right: only strongly stained areas. Left: faint ones too. 0 is the threshold found on the slide itself.",
+            decimals=3,
+        )
+        self.threshold.changed.connect(lambda value: self._set_tissue(threshold_offset=value))
+        self.smallest = Slider(
+            "Leave out pieces smaller than (mm²)", 0, 1, 0.01, "Debris and dust are smaller than tissue."
+        )
+        self.smallest.changed.connect(lambda value: self._set_tissue(min_area_um2=value * 1e6))
+        self.pen = QCheckBox("Mark pen ink")
+        self.pen.toggled.connect(lambda on: self._set_tissue(pen=on))
+        self.focus = QCheckBox("Mark areas out of focus")
+        self.focus.toggled.connect(lambda on: self._set_tissue(focus=on))
+        self.blur = Slider("Blur that counts as out of focus", 0, 1, 0.05, "Right: slight blur is marked too.")
+        self.blur.changed.connect(lambda value: self._set_tissue(focus_sensitivity=value))
+        for widget in (self.threshold, self.smallest, self.pen, self.focus, self.blur):
+            section.addWidget(widget)
+
+    def _build_more(self) -> None:
+        section = self.section("More")
+        self.icc = QCheckBox("Colours by the scanner's ICC profile")
+        self.icc.setToolTip("Converts the pixels to sRGB with the profile in the file")
+        self.icc.toggled.connect(self._set_icc)
+        section.addWidget(self.icc)
+        self.pictures = QComboBox()
+        self.picture_button = QPushButton("Show")
+        self.picture_button.setToolTip("Opens the picture in a window of its own")
+        self.picture_button.clicked.connect(self._show_picture)
+        section.addLayout(row(QLabel("Beside the slide"), self.pictures, self.picture_button, stretch=1))
+        section.addWidget(note("<i>Label and overview pictures can carry the patient's name.</i>"))
+
+    # The slide
+
+    def _on_current(self, view: OpenSlideView | None) -> None:
+        self._of_view.unfollow()
+        self.view = view
+        if view is not None:
+            self._of_view.follow(view.moved, self._show_slide)
+            self._of_view.follow(view.reopened, self._show_slide)
+            self._of_view.follow(view.tissue.changed, self._show_tissue)
+        self._show_slide()
+        self._show_tissue()
+
+    def _show_slide(self) -> None:
+        view = self.view
+        for widget in (self.mpp_box, self.mpp_button, self.find_button, self.icc, self.picture_button):
+            widget.setEnabled(view is not None)
+        if view is None:
+            for name in FACTS:
+                self.facts.set(name, "")
+            self.facts.set("File", "none open")
+            for banner in (self.mpp_problem, self.warnings):
+                banner.say("")
+            return
+        slide = view.slide
+        for name, value in describe(slide).items():
+            self.facts.set(name, value)
+        self.mpp_box.setValue(0 if slide.mpp is None else slide.mpp[1])
+        mpp_sentence = checked_mpp(slide.metadata.raw_mpp)[1]
+        self.mpp_problem.say(mpp_sentence or "The pixel size is unknown: set it." if slide.mpp is None else "")
+        self.warnings.say("\n".join(text for text in slide.warnings if text != mpp_sentence))
+        self.icc.setEnabled(slide.has_icc_profile)
+        self.icc.blockSignals(True)
+        self.icc.setChecked(view.icc)
+        self.icc.blockSignals(False)
+        self.pictures.clear()
+        self.pictures.addItems(slide.associated_images())
+        self.pictures.setEnabled(self.pictures.count() > 0)
+        self.picture_button.setEnabled(self.pictures.count() > 0)
+
+    def _ask_for_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Open slide", "", FILES)
+        if path:
+            self.session.open(path)
+
+    def _ask_for_folder(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Open OME-Zarr")
+        if path:
+            self.session.open(path)
+
+    def _set_mpp(self) -> None:
+        if self.view is None:
+            return
+        try:
+            self.view.set_mpp(self.mpp_box.value())
+        except HistodistillError as error:
+            tell(error)
+
+    def _set_icc(self, on: bool) -> None:
+        if self.view is not None:
+            self.view.set_icc(on)
+
+    def _show_picture(self) -> None:
+        if self.view is None:
+            return
+        name = self.pictures.currentText()
+        try:
+            picture = self.view.slide.associated_image(name)
+        except HistodistillError as error:
+            tell(error)
+            return
+        dialog = picture_dialog(picture, f"{self.view.slide.name}: {name}")
+        dialog.setParent(self, dialog.windowFlags())
+        dialog.show()
+
+    # Tissue
+
+    def _find_tissue(self) -> None:
+        if self.view is None:
+            return
+        if self.view.tissue.busy:
+            self.view.tissue.cancel()
+        else:
+            self.view.tissue.find()
+            self.view.tissue.show()
+
+    def _set_tissue(self, **settings: Any) -> None:
+        if self.view is not None:
+            self.view.tissue.set(**settings)
+        self.blur.setEnabled(self.focus.isChecked())
+
+    def _show_tissue(self) -> None:
+        tissue = None if self.view is None else self.view.tissue
+        self.he_warning.say(
+            "This slide does not look like H&E. The teacher knows H&E only: its answer here would mean nothing."
+            if tissue is not None and tissue.looks_like_he is False
+            else ""
+        )
+        busy = tissue is not None and tissue.busy
+        self.tissue_bar.setVisible(busy)
+        self.find_button.setText("Cancel" if busy else "Find tissue")
+        if tissue is None:
+            self.tissue_note.setText("")
+            return
+        progress = tissue.progress
+        self.tissue_bar.setRange(0, 0 if progress is None else progress.total)
+        self.tissue_bar.setValue(0 if progress is None else progress.done)
+        self.tissue_note.setText(_tissue_text(tissue))
+        self._show_settings(tissue.settings)
+
+    def _show_settings(self, settings: Any) -> None:
+        self.threshold.show_value(settings.threshold_offset)
+        self.smallest.show_value(settings.min_area_um2 / 1e6)
+        self.blur.show_value(settings.focus_sensitivity)
+        self.blur.setEnabled(settings.focus)
+        for box, on in ((self.pen, settings.pen), (self.focus, settings.focus)):
+            box.blockSignals(True)
+            box.setChecked(on)
+            box.blockSignals(False)
+
+
+def describe(slide: Slide) -> dict[str, str]:
+    """What the widget says about a slide, by the names in `FACTS`."""
+    height, width = slide.shape
+    area = ""
+    if slide.mpp is not None:
+        area = f"{width * slide.mpp[1] / 1000:.1f} × {height * slide.mpp[0] / 1000:.1f} mm"
+    power = slide.metadata.objective_power
+    downsamples = ", ".join(f"{level.downsample[0]:.4g}" for level in slide.levels)
+    return {
+        "File": slide.name,
+        "Size": f"{width:,} × {height:,} px".replace(",", " "),
+        "Area": area,
+        "Objective": "" if power is None else f"{power:g}×",
+        "Scanner": slide.metadata.vendor or "",
+        "Format": slide.format,
+        "Levels": f"{len(slide.levels)} (1 : {downsamples})",
+    }
+
+
+def _tissue_text(tissue: Any) -> str:
+    if tissue.mask is None:
+        return "Tissue is found from the stain, pen ink and blur are set aside. The result can be painted."
+    lines = [f"Tissue {tissue.fraction:.1%} of the slide, set aside {tissue.artefact_fraction:.1%}"]
+    if tissue.mask.has_edits:
+        lines.append("Edited by hand: edits stay when settings change.")
+    return "\n".join([*lines, *tissue.warnings])
+
+
+def picture_dialog(picture: NDArray[np.uint8], title: str) -> QDialog:
+    """A window with an RGB picture, shrunk to fit a laptop's screen."""
+    dialog = QDialog()
+    dialog.setWindowTitle(title)
+    height, width, _ = picture.shape
+    image = QImage(picture.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888).copy()
+    label = QLabel()
+    pixmap = QPixmap.fromImage(image)
+    if max(height, width) > 640:
+        mode = Qt.TransformationMode.SmoothTransformation
+        pixmap = pixmap.scaled(640, 640, Qt.AspectRatioMode.KeepAspectRatio, mode)
+    label.setPixmap(pixmap)
+    QVBoxLayout(dialog).addWidget(label)
+    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    return dialog

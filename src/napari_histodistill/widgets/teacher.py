@@ -1,0 +1,352 @@
+"""Dock widget "Teacher": choose a model and a study, run it over the slide, set the threshold, correct the mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QLabel,
+    QLineEdit,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+)
+from superqt import QCollapsible
+
+from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
+from napari_histodistill.viewer.layers import Role
+from napari_histodistill.viewer.teacher import BUNDLED, TeacherState
+from napari_histodistill.widgets.parts import ERROR, INFO, WARN, Banner, Facts, Follower, Panel, Slider, note, row
+from napari_histodistill.widgets.session import session_of
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_histodistill.nets import ModelCard
+    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.teacher import TeacherControl
+
+DEVICES: Final = {"Automatic": "auto", "Processor (CPU)": "cpu", "NVIDIA (CUDA)": "cuda", "Apple (MPS)": "mps"}
+FIGURES: Final = ("Tumour", "Share of tissue", "Mean probability", "Corrections")
+BRUSHES: Final = {"Tumour": TUMOUR, "Normal": NORMAL, "Ignore": IGNORE}
+RUN_TEXTS: Final = {
+    TeacherState.PARTIAL: "Resume",
+    TeacherState.DONE: "Run again",
+    TeacherState.STALE: "Run again",
+}
+
+
+class TeacherWidget(Panel):
+    """The "Teacher" dock widget of a viewer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.session = session_of(napari_viewer)
+        self.view: OpenSlideView | None = None
+        self._always, self._of_view = Follower(self), Follower(self)
+        self._build_model()
+        self._build_run()
+        self._build_result()
+        self._build_corrections()
+        self._always.follow(self.session.current_changed, self._on_current)
+        self._on_current(self.session.current)
+
+    @property
+    def teacher(self) -> TeacherControl | None:
+        """The teacher of the current slide."""
+        return None if self.view is None else self.view.teacher
+
+    # Building
+
+    def _build_model(self) -> None:
+        section = self.section("Model")
+        self.models = QComboBox()
+        self.models.addItem("Bundled teacher", BUNDLED)
+        self.models.setToolTip("The model that comes with this plugin, or a folder with model.json")
+        self.models.activated.connect(self._on_model_chosen)
+        self.model_button = QPushButton("Folder…")
+        self.model_button.clicked.connect(self._ask_for_model)
+        section.addLayout(row(self.models, self.model_button, stretch=0))
+        self.scope = Banner(INFO)
+        section.addWidget(self.scope)
+        self.about = note("")
+        details = QCollapsible("Training and figures")
+        details.addWidget(self.about)
+        section.addWidget(details)
+
+    def _build_run(self) -> None:
+        section = self.section("Run")
+        self.problem = Banner(ERROR)
+        section.addWidget(self.problem)
+        self.he_warning = Banner(WARN)
+        section.addWidget(self.he_warning)
+        self.folder = QLineEdit()
+        self.folder.setReadOnly(True)
+        self.folder.setToolTip("Results and corrections are kept in this folder")
+        self.folder_button = QPushButton("Change…")
+        self.folder_button.clicked.connect(self._ask_for_study)
+        section.addLayout(row(QLabel("Study"), self.folder, self.folder_button, stretch=1))
+        self.devices = QComboBox()
+        for name, device in DEVICES.items():
+            self.devices.addItem(name, device)
+        self.devices.currentIndexChanged.connect(self._on_device)
+        section.addLayout(row(QLabel("Compute on"), self.devices, stretch=1))
+        self.run_button, self.pause_button, self.cancel_button = (
+            QPushButton(text) for text in ("Run", "Pause", "Cancel")
+        )
+        self.run_button.clicked.connect(self._run)
+        self.pause_button.clicked.connect(self._pause)
+        self.cancel_button.clicked.connect(self._cancel)
+        section.addLayout(row(self.run_button, self.pause_button, self.cancel_button, stretch=0))
+        self.bar = QProgressBar()
+        section.addWidget(self.bar)
+        self.status = note("")
+        section.addWidget(self.status)
+
+    def _build_result(self) -> None:
+        section = self.section("Result")
+        self.show_mask, self.show_probability = QCheckBox("Tumour mask"), QCheckBox("Probability")
+        self.show_mask.toggled.connect(lambda on: self._show_layer(Role.PSEUDO_MASK, on))
+        self.show_probability.toggled.connect(lambda on: self._show_layer(Role.PROBABILITY, on))
+        section.addLayout(row(QLabel("Show"), self.show_mask, self.show_probability))
+        self.threshold = Slider(
+            "Tumour from probability", 0.01, 0.99, 0.01, "Left: more counts as tumour. Right: only what is certain."
+        )
+        self.threshold.changed.connect(lambda value: self._set_mask(threshold=value))
+        self.smoothing = Slider(
+            "Smooth over (µm)", 0, 100, 1, "Evens out the mask: small spots go, outlines get rounder.", decimals=0
+        )
+        self.smoothing.changed.connect(lambda value: self._set_mask(smoothing_um=value))
+        self.figures = Facts(FIGURES)
+        for widget in (self.threshold, self.smoothing, self.figures):
+            section.addWidget(widget)
+
+    def _build_corrections(self) -> None:
+        section = self.section("Correct")
+        self.brushes = QButtonGroup(self)
+        self.brushes.setExclusive(True)
+        buttons = []
+        for name, value in BRUSHES.items():
+            button = QPushButton(name)
+            button.setCheckable(True)
+            self.brushes.addButton(button, value)
+            buttons.append(button)
+        self.brushes.idClicked.connect(self._pick_brush)
+        self.move_button = QPushButton("Move")
+        self.move_button.setToolTip("Stop painting and move the slide")
+        self.move_button.clicked.connect(self._stop_painting)
+        section.addLayout(row(*buttons, self.move_button))
+        self.brush_size = Slider("Brush (µm across)", 4, 1000, 2, "Also: [ and ] on the keyboard", decimals=0)
+        self.brush_size.changed.connect(self._set_brush_size)
+        section.addWidget(self.brush_size)
+        self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")
+        self.undo_button.clicked.connect(lambda: self._history("undo"))
+        self.redo_button.clicked.connect(lambda: self._history("redo"))
+        section.addLayout(row(self.undo_button, self.redo_button))
+        section.addWidget(
+            note(
+                "<i>Corrections stay when threshold, smoothing or model change, and are saved as you paint. "
+                "Right-drag draws an outline and fills it.</i>"
+            )
+        )
+
+    # What the user does
+
+    def _on_model_chosen(self, _index: int) -> None:
+        if self.teacher is not None:
+            self.teacher.choose_model(self.models.currentData())
+
+    def _ask_for_model(self) -> None:
+        path = QFileDialog.getExistingDirectory(self, "Folder of a model")
+        if path and self.teacher is not None:
+            self.teacher.choose_model(path)
+
+    def _ask_for_study(self) -> None:
+        teacher = self.teacher
+        if teacher is None:
+            return
+        start = teacher.study_folder if teacher.study_folder.exists() else teacher.study_folder.parent
+        path = QFileDialog.getExistingDirectory(self, "Study folder: a new one, or one with results", str(start))
+        if path:
+            teacher.choose_study(Path(path))
+
+    def _on_device(self, _index: int) -> None:
+        if self.teacher is not None:
+            self.teacher.choose_device(self.devices.currentData())
+
+    def _run(self) -> None:
+        teacher = self.teacher
+        if teacher is not None:
+            teacher.run(resume=teacher.state is TeacherState.PARTIAL)
+
+    def _pause(self) -> None:
+        if self.teacher is not None:
+            self.teacher.pause()
+
+    def _cancel(self) -> None:
+        if self.teacher is not None:
+            self.teacher.cancel()
+
+    def _ask(self, question: str) -> bool:
+        answer = QMessageBox.question(self, "HistoDistill", question)
+        return bool(answer == QMessageBox.StandardButton.Yes)
+
+    def _set_mask(self, *, threshold: float | None = None, smoothing_um: float | None = None) -> None:
+        if self.teacher is not None:
+            self.teacher.set_mask(threshold=threshold, smoothing_um=smoothing_um)
+
+    def _show_layer(self, role: Role, on: bool) -> None:
+        if self.view is None or self.teacher is None or self.teacher.result is None:
+            return
+        if on and self.view.layer(role) is None:
+            self.teacher.result.show()
+        layer = self.view.layer(role)
+        if layer is not None:
+            layer.visible = on
+
+    def _pick_brush(self, value: int) -> None:
+        teacher = self.teacher
+        if self.view is None or teacher is None or teacher.result is None:
+            return
+        teacher.result.show()
+        layer = teacher.result.mask_layer
+        if layer is not None:
+            layer.visible = True
+            self.view.viewer.layers.selection.active = layer
+            layer.selected_label = value
+            layer.mode = "paint"
+            self._set_brush_size(self.brush_size.value)
+        self._show()
+
+    def _stop_painting(self) -> None:
+        layer = None if self.teacher is None or self.teacher.result is None else self.teacher.result.mask_layer
+        if layer is not None:
+            layer.mode = "pan_zoom"
+        self._show()
+
+    def _set_brush_size(self, um: float) -> None:
+        result = None if self.teacher is None else self.teacher.result
+        if result is not None and result.mask_layer is not None:
+            result.mask_layer.brush_size = max(1, round(um / min(result.entry.grid.pixel_size_um)))
+
+    def _history(self, step: str) -> None:
+        layer = None if self.teacher is None or self.teacher.result is None else self.teacher.result.mask_layer
+        if layer is not None:
+            getattr(layer, step)()
+
+    # What is shown
+
+    def _on_current(self, view: OpenSlideView | None) -> None:
+        self._of_view.unfollow()
+        self.view = view
+        if view is not None:
+            view.teacher.ask = self._ask
+            self._of_view.follow(view.teacher.changed, self._show)
+        self._show()
+
+    def _show(self) -> None:
+        teacher = self.teacher
+        self._show_model(teacher)
+        self._show_run(teacher)
+        self._show_result(teacher)
+
+    def _show_model(self, teacher: TeacherControl | None) -> None:
+        for widget in (self.models, self.model_button):
+            widget.setEnabled(teacher is not None and not teacher.state.busy)
+        if teacher is None or teacher.card is None:
+            self.scope.say("Open a slide first." if teacher is None else "")
+            self.about.setText("")
+            return
+        if self.models.findData(teacher.model) < 0:
+            self.models.addItem(Path(teacher.model).name, teacher.model)
+        self.models.setCurrentIndex(self.models.findData(teacher.model))
+        self.scope.say(" ".join(teacher.card.scope))
+        self.about.setText(about(teacher.card))
+
+    def _show_run(self, teacher: TeacherControl | None) -> None:
+        state = None if teacher is None else teacher.state
+        busy = state is not None and state.busy
+        ready = teacher is not None and state is not TeacherState.NO_MPP and not teacher.problem
+        for widget in (self.folder_button, self.devices):
+            widget.setEnabled(teacher is not None and not busy)
+        self.run_button.setEnabled(ready and not busy)
+        self.run_button.setText(RUN_TEXTS.get(state, "Run") if state is not None else "Run")
+        self.pause_button.setEnabled(state in {TeacherState.RUNNING, TeacherState.PAUSED})
+        self.pause_button.setText("Go on" if state is TeacherState.PAUSED else "Pause")
+        self.cancel_button.setEnabled(busy and state is not TeacherState.STOPPING)
+        self.bar.setVisible(busy)
+        self.problem.say("" if teacher is None else teacher.problem)
+        not_he = self.view is not None and self.view.tissue.looks_like_he is False
+        self.he_warning.say("This slide does not look like H&E: the result would mean nothing." if not_he else "")
+        if teacher is None or state is None:
+            self.folder.setText("")
+            self.status.setText("")
+            return
+        self.folder.setText(str(teacher.study_folder))
+        self.devices.setCurrentIndex(self.devices.findData(teacher.device))
+        progress = teacher.progress
+        self.bar.setRange(0, 0 if progress is None else progress.total)
+        self.bar.setValue(0 if progress is None else progress.done)
+        parts = [state.value]
+        if progress is not None and busy:
+            parts += [text for text in (progress.message, time_left(progress.eta)) if text]
+        self.status.setText(" · ".join(parts))
+
+    def _show_result(self, teacher: TeacherControl | None) -> None:
+        result = None if teacher is None else teacher.result
+        for widget in (
+            self.show_mask, self.show_probability, self.move_button, self.brush_size,
+            self.undo_button, self.redo_button, *self.brushes.buttons(),
+        ):  # fmt: skip
+            widget.setEnabled(result is not None)
+        for slider in (self.threshold, self.smoothing):
+            slider.setEnabled(teacher is not None)
+        if teacher is not None:
+            self.threshold.show_value(teacher.mask_settings.threshold)
+            self.smoothing.show_value(teacher.mask_settings.smoothing_um)
+        for box, role in ((self.show_mask, Role.PSEUDO_MASK), (self.show_probability, Role.PROBABILITY)):
+            layer = None if self.view is None else self.view.layer(role)
+            box.blockSignals(True)
+            box.setChecked(layer is not None and layer.visible)
+            box.blockSignals(False)
+        if result is None:
+            for name in FIGURES:
+                self.figures.set(name, "")
+            return
+        figures = result.figures
+        self.figures.set("Tumour", f"{figures.tumour_mm2:.3f} mm²")
+        self.figures.set("Share of tissue", f"{figures.tumour_percent:.1f} % of {figures.tissue_mm2:.1f} mm²")
+        self.figures.set("Mean probability", f"{figures.mean_probability:.2f}")
+        self.figures.set("Corrections", "saved" if result.all_saved else "saving…")
+
+
+def about(card: ModelCard) -> str:
+    """What a model was trained on and how well it does, for people."""
+    lines = [f"{card.name}: {card.organ}, {card.stain}, read at {card.mpp:g} µm/px."]
+    training = card.training
+    lines += [text for text in (training.data, training.labels, training.terms, training.citation) if text]
+    for data, figures in card.figures.items():
+        if isinstance(figures, dict):
+            numbers = ", ".join(f"{name} {value:.2f}" for name, value in figures.items() if isinstance(value, float))
+            lines.append(f"{data}: {numbers}")
+    return "\n".join(lines)
+
+
+def time_left(seconds: float | None) -> str:
+    """How long it will take, in words; empty if unknown."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return "less than a minute left"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min left" if minutes < 90 else f"about {seconds / 3600:.1f} h left"
