@@ -99,6 +99,11 @@ class Slide:
             self._zarr[0].store.close()
         self._reader.close()
 
+    @property
+    def has_icc_profile(self) -> bool:
+        """Whether the file says what its colours mean, so that opening it with ``icc`` has an effect."""
+        return self._source.icc_profile is not None
+
     @cached_property
     def fingerprint(self) -> str:
         """Name of the slide's content: 32 hexadecimal digits that a copy of the file shares."""

@@ -44,9 +44,14 @@ _DENSITY_RANGE: Final = (0.03, 0.07)
 _OTSU_SHARE: Final = 0.4
 _CHROMA: Final = 0.02
 _DENSE: Final = 0.25
+_LEAST_SHARE: Final = 0.02
+_BARE_SHARE: Final = 0.3
 
 
-NOT_HE: Final = "The slide does not look like H&E (bright, with pink and violet tissue): models for H&E will say nothing true about it."
+NOT_HE: Final = (
+    "The slide does not look like H&E (pink and violet tissue on bright glass): "
+    "do not trust what a model for H&E says about it."
+)
 NOTHING_FOUND: Final = (
     "No tissue was found, so the whole slide counts as tissue: lower the tissue threshold or draw it."
 )
@@ -63,7 +68,7 @@ class TissueSettings:
     threshold_offset
         Added to the optical-density threshold that is found; higher means less tissue. -0.1 to 0.2 makes sense.
     min_area_um2
-        Smaller pieces of tissue are left out, in µm².
+        Smaller pieces of tissue are left out, in µm²; never pieces of more than 2% of the picture.
     hole_area_um2
         Smaller holes in tissue are filled, in µm².
     close_um
@@ -96,7 +101,7 @@ class Tissue:
     warnings
         Sentences for the user.
     looks_like_he
-        Whether the colours are those of haematoxylin and eosin on bright glass.
+        Whether the colours are those of haematoxylin and eosin on bright glass; True where there is no tissue to tell.
     """
 
     mask: NDArray[np.uint8]
@@ -152,26 +157,32 @@ def find_tissue(
     scanned = readable & ~flat_areas(pixels)
     glass = glass_colour(pixels, scanned)
     density = optical_density(pixels, glass)
+    ink = pen_ink(pixels, pixel_um) & readable
     if is_dark_field(pixels, scanned):
         tissue, he = _bright_on_dark(pixels, scanned), False
     else:
         tissue = _dense_enough(density, scanned, settings.threshold_offset)
-        he = looks_like_he(density, tissue)
+        he = _has_he_colours(density, tissue, ink)
     tissue = _clean(tissue, settings, pixel_um) & readable
     warnings = [] if he else [NOT_HE]
     if not tissue.any():
-        warnings.append(UNREADABLE if not readable.any() else NOTHING_FOUND)
+        warnings.append(NOTHING_FOUND if readable.any() else UNREADABLE)
         return Tissue(readable.astype(np.uint8) * TISSUE, tuple(warnings), he)
-    artefact = np.zeros_like(tissue)
-    if settings.pen and he:
-        artefact |= pen_ink(pixels, pixel_um) & readable
-    if settings.focus and he:
-        blurred, everywhere = out_of_focus(slide, tissue & ~artefact, glass, settings.focus_sensitivity, control)
-        artefact |= blurred & tissue
-        warnings += [BLURRED] if everywhere else []
     mask = tissue.astype(np.uint8) * TISSUE
-    mask[artefact] = IGNORE
+    if settings.pen and he:
+        mask[ink] = IGNORE
+    if settings.focus and he:
+        blurred, everywhere = out_of_focus(slide, mask == TISSUE, glass, settings.focus_sensitivity, control)
+        mask[blurred & tissue] = IGNORE
+        warnings += [BLURRED] if everywhere else []
     return Tissue(mask, tuple(warnings), he)
+
+
+def _has_he_colours(density: NDArray[np.float32], tissue: Mask, ink: Mask) -> bool:
+    """Whether tissue outside ink looks like H&E. Where most of it would be ink, it is another stain, not ink."""
+    bare = tissue & ~ink
+    judged = bare if bare.sum() > _BARE_SHARE * tissue.sum() else tissue
+    return not tissue.any() or looks_like_he(density, judged)
 
 
 def _working_shape(slide: Slide) -> tuple[tuple[int, int], float]:
@@ -217,5 +228,6 @@ def _bright_on_dark(pixels: NDArray[np.uint8], scanned: Mask) -> Mask:
 
 def _clean(mask: Mask, settings: TissueSettings, pixel_um: float) -> Mask:
     closed = close_gaps(mask, settings.close_um / pixel_um)
-    solid = drop_small(closed, settings.min_area_um2 / pixel_um**2)
+    least = min(settings.min_area_um2 / pixel_um**2, _LEAST_SHARE * mask.size)
+    solid = drop_small(closed, least)
     return fill_small_holes(solid, settings.hole_area_um2 / pixel_um**2)
