@@ -164,12 +164,12 @@ class _Layout:
         tumour &= ndimage.uniform_filter(region.astype(np.float32), 9) > 0.9
         lumen = tumour & (rim > 32 * share) & (_noise(shape, 14, rng) > -0.6)
 
-        near, cell = _nearest(y, x, spacing=104 / um, jitter=0.16, rng=rng)
-        size = rng.uniform(36, 46, cell.max() + 1)[cell]
+        near, cell = _nearest(y, x, spacing=92 / um, jitter=0.09, rng=rng)
+        size = rng.uniform(34, 44, cell.max() + 1)[cell]
         wobble = 1 + 0.05 * _noise(shape, 30 / um, rng)
         depth = (1 - near[..., 0] * um * wobble / size).astype(np.float32)
         away = ndimage.distance_transform_edt(tissue & ~region) * um
-        far = np.bincount(cell.ravel(), weights=((away < 24) & (depth > 0)).ravel()) == 0
+        far = np.bincount(cell.ravel(), weights=((away < 6) & (depth > 0)).ravel()) == 0
         crypt = (depth > 0) & far[cell] & tissue
         return cls(tissue, tumour, lumen, rim, crypt, depth)
 
@@ -191,11 +191,11 @@ def _nearest(
 def _stain(layout: _Layout, rng: np.random.Generator) -> tuple[Map, Map]:
     """Concentrations of haematoxylin and eosin at level 0, as optical density."""
     shape = (layout.tissue.shape[0] * LAYOUT_PX, layout.tissue.shape[1] * LAYOUT_PX)
-    fibres = _waves(_noise(shape, 5, rng, stretch=6) + 0.7 * _noise(shape, 14, rng, stretch=4), rng)
+    fibres = _waves(_noise(shape, 6, rng, stretch=3) + 0.7 * _noise(shape, 14, rng, stretch=3), rng)
     grain = _noise(shape, 2.5, rng)
     patches = _noise(shape, 220, rng)
     haematoxylin = np.full(shape, 0.10, np.float32) + 0.03 * grain
-    eosin = 0.34 + 0.09 * fibres + 0.05 * patches
+    eosin = 0.30 + 0.07 * fibres + 0.05 * patches
 
     epithelium = _up(layout.tumour & ~layout.tumour_lumen)
     haematoxylin += epithelium * (0.30 + 0.05 * grain)
@@ -240,8 +240,8 @@ def _nuclei(layout: _Layout, shape: tuple[int, int], rng: np.random.Generator) -
     crypt_angle = _angle(layout.crypt_depth)
     any_angle = _noise(layout.tissue.shape, 40, rng) * 1.5
     # where, nuclei per mm², half axes in µm, direction, haematoxylin
-    _scatter(pen, stroma, 1700, (5.5, 1.4), any_angle, 0.55, rng)
-    _scatter(pen, stroma, 1100, (2.6, 2.4), any_angle, 0.75, rng)
+    _scatter(pen, stroma, 2200, (5.5, 1.4), any_angle, 0.5, rng)
+    _scatter(pen, stroma, 4200, (2.7, 2.3), any_angle, 0.7, rng)
     _scatter(pen, basal, 14000, (3.6, 2.3), crypt_angle, 0.62, rng)
     _scatter(pen, epithelium, 9000, (6.6, 3.0), tumour_angle, 0.5, rng)
     chromatin = 1 + 0.22 * _noise(shape, 3, rng)

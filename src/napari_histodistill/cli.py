@@ -1,0 +1,281 @@
+"""The command line: ``histodistill info | segment | train-teacher | evaluate | demo``.
+
+Results go to stdout (one JSON object with ``--json``), progress and warnings to stderr. What the user can mend is one
+sentence on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from napari_histodistill import __version__, console
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.jobs import JobCancelled, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_histodistill.jobs import JobControl
+    from napari_histodistill.predict import PredictRequest, PredictSummary
+    from napari_histodistill.slide import Slide
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+METHODS = ("dice", "gm", "masks")
+
+
+class _UserError(click.ClickException):
+    exit_code = EXIT_USER_ERROR
+
+
+class _Interrupted(click.ClickException):
+    exit_code = EXIT_INTERRUPTED
+
+
+class _Commands(click.Group):
+    """Turns what a user can mend, and a Ctrl-C, into one sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HistodistillError as error:
+            raise _UserError(str(error)) from error
+        except JobCancelled as error:
+            raise _Interrupted("Stopped; what was finished is kept, --resume goes on.") from error
+
+
+def _split_exports(_ctx: click.Context, _param: click.Parameter, value: str) -> list[str]:
+    """The formats of a comma-separated list."""
+    from napari_histodistill.export import check_formats
+
+    return check_formats(part.strip() for part in value.split(",") if part.strip())
+
+
+slide_argument = click.argument("slide", type=click.Path(path_type=Path))
+mpp_option = click.option(
+    "--mpp", type=click.FloatRange(0, min_open=True), help="µm per pixel, where the files do not say or are wrong."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+model_option = click.option("--model", default="bundled", show_default=True, help="A folder with model.json.")
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
+)
+threshold_option = click.option(
+    "--threshold", type=click.FloatRange(0, 1), help="Probability from which a pixel is tumour.  [default: the model's]"
+)
+smoothing_option = click.option(
+    "--smoothing",
+    "smoothing_um",
+    type=click.FloatRange(0),
+    metavar="UM",
+    help="Sigma in µm of the Gaussian before the threshold.  [default: the model's]",
+)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="histodistill")
+def main() -> None:
+    """Tumour masks for H&E slides, from models trained on image-level labels only. For research, not for diagnosis."""
+
+
+@main.command()
+@slide_argument
+@mpp_option
+@json_option
+def info(slide: Path, mpp: float | None, as_json: bool) -> None:
+    """Say what SLIDE is: size, levels, pixel size, tissue, warnings."""
+    from napari_histodistill.slide import open_slide
+
+    with open_slide(slide, mpp=mpp) as opened:
+        facts = console.run(_describe, opened)
+    _print_result(facts, as_json)
+
+
+@main.command()
+@slide_argument
+@click.option(
+    "--study", type=click.Path(path_type=Path), required=True, help="Folder that keeps the work; made if new."
+)
+@model_option
+@mpp_option
+@device_option
+@click.option("--resume", is_flag=True, help="Go on with a run that was stopped.")
+@click.option("--force", is_flag=True, help="Run although the slide is coarser than the model can use.")
+@threshold_option
+@smoothing_option
+@click.option(
+    "--export",
+    "exports",
+    callback=_split_exports,
+    default="",
+    metavar="FORMATS",
+    help="Comma-separated: ome-zarr, geojson, png, csv.",
+)
+@json_option
+def segment(slide: Path, study: Path, exports: list[str], as_json: bool, **options: Any) -> None:
+    """Find tumour in SLIDE and leave probability, pseudo-mask and exports in the study."""
+    from napari_histodistill.predict import PredictRequest
+
+    _print_result(_segment(PredictRequest(slide_path=slide, study_folder=study, **options), exports), as_json)
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--method", type=click.Choice(METHODS), default="gm", show_default=True, help="Family of the bag loss.")
+@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
+@mpp_option
+@device_option
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: torch's choice]")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the folder.")
+def train_teacher(data: Path, out: Path, **options: Any) -> None:
+    """Train a teacher on DATA from image-level labels only ('masks': with full masks, as the ceiling).
+
+    DATA is a CSV manifest (image,label,mask,patient,split,mpp) or a folder of EBHI-Seg or GlaS.
+    """
+    from napari_histodistill.mil import TrainRequest
+    from napari_histodistill.mil import train_teacher as train
+
+    def print_epoch(progress: Progress) -> None:
+        if progress.payload is not None:
+            click.echo(str(progress.payload))
+
+    result = console.run(train, TrainRequest(data=data, out=out, **options), print_epoch)
+    click.echo(f"Model in {result.folder}")
+
+
+@main.command()
+@click.argument("model")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--split",
+    type=click.Choice(["auto", "all", "train", "val", "test"]),
+    default="auto",
+    show_default=True,
+    help="Images to measure on; auto: patients that the model has not seen.",
+)
+@mpp_option
+@device_option
+@threshold_option
+@smoothing_option
+@json_option
+def evaluate(model: str, data: Path, mpp: float | None, device: str, as_json: bool, **options: Any) -> None:
+    """Measure MODEL (a folder, or 'bundled') on DATA with masks, beside the all-foreground mask."""
+    from napari_histodistill.mil import evaluate_model, load_dataset
+    from napari_histodistill.nets import load_model
+
+    loaded, dataset = load_model(model, device), load_dataset(data, mpp)
+    result = console.run(lambda _, control: evaluate_model(loaded, dataset, control=control, **options), None)
+    _print_result(result.to_json(), as_json)
+
+
+@main.command()
+@click.argument("slide", type=click.Path(path_type=Path), required=False)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("histodistill-demo"), show_default=True)
+@model_option
+@mpp_option
+@device_option
+def demo(slide: Path | None, out: Path, **options: Any) -> None:
+    """Segment SLIDE, or a generated one, and leave a picture to look at."""
+    from napari_histodistill.predict import PredictRequest
+    from napari_histodistill.slide.synthetic import sample_slide_path
+
+    if slide is None:
+        click.echo("Drawing a sample slide ...", err=True)
+    path = slide or sample_slide_path()
+    request = PredictRequest(slide_path=path, study_folder=out / "study", **options)
+    result = _segment(request, ("png", "geojson", "csv"))
+    if slide is None:
+        result |= _compare_with_truth(path, Path(result["slide_folder"]))
+    _print_result(result, as_json=False)
+    click.echo(f"\nLook at {result['exports']['png']}")
+
+
+def _describe(slide: Slide, control: JobControl) -> dict[str, Any]:
+    """What ``info`` tells. A pixel size that no slide has is given as the file gives it, beside its warning."""
+    from napari_histodistill.slide import find_tissue
+
+    tissue = find_tissue(slide, control=control)
+    mpp_y, mpp_x = slide.mpp or slide.metadata.raw_mpp or (None, None)
+    return {
+        "path": str(slide.path),
+        "format": slide.format,
+        "vendor": slide.metadata.vendor,
+        "width": slide.shape[1],
+        "height": slide.shape[0],
+        "mpp_x": mpp_x,
+        "mpp_y": mpp_y,
+        "objective_power": slide.metadata.objective_power,
+        "levels": [
+            {"width": level.shape[1], "height": level.shape[0], "downsample": round(sum(level.downsample) / 2, 4)}
+            for level in slide.levels
+            if level.stored
+        ],
+        "associated_images": list(slide.associated_images()),
+        "tissue_fraction": round(tissue.fraction, 4),
+        "unreadable_regions": slide.unreadable,
+        "warnings": [*slide.warnings, *tissue.warnings],
+    }
+
+
+def _segment(request: PredictRequest, exports: Sequence[str]) -> dict[str, Any]:
+    """Predict and export; the summary as JSON, with the exported paths under ``exports``."""
+    from napari_histodistill.export import export_slide
+    from napari_histodistill.predict import predict_slide
+
+    summary: PredictSummary = console.run(predict_slide, request)
+    for warning in summary.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    paths = export_slide(Path(summary.slide_folder), exports)
+    return {**summary.as_dict(), "exports": {name: str(path) for name, path in paths.items()}}
+
+
+def _compare_with_truth(slide: Path, study_slide: Path) -> dict[str, Any]:
+    """Dice of the pseudo-mask against the generated slide's truth, and that of calling all tissue tumour."""
+    import numpy as np
+    from PIL import Image
+
+    from napari_histodistill.slide.labels import IGNORE, OUTSIDE, TUMOUR
+    from napari_histodistill.slide.synthetic import sample_truth
+    from napari_histodistill.study import StudySlide
+
+    mask = np.asarray(StudySlide.open(study_slide).pseudo_mask())
+    size = (mask.shape[1], mask.shape[0])
+    truth = np.asarray(Image.fromarray(sample_truth(slide)).resize(size, Image.Resampling.NEAREST))
+
+    def dice(found: Any) -> float:
+        counted = mask != IGNORE
+        both = np.count_nonzero(found & truth & counted)
+        return round(2 * both / (np.count_nonzero(found & counted) + np.count_nonzero(truth & counted)), 3)
+
+    return {"dice_against_truth": dice(mask == TUMOUR), "dice_of_all_tissue": dice(mask != OUTSIDE)}
+
+
+def _print_result(result: dict[str, Any], as_json: bool) -> None:
+    """One JSON object, or a line for every entry."""
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False))
+        return
+    width = max(map(len, result))
+    for key, value in result.items():
+        name = f"{key.replace('_', ' '):{width}}"
+        for line in _lines(value):
+            click.echo(f"{name}  {line}")
+            name = " " * width
+
+
+def _lines(value: Any) -> list[str]:
+    """A value for people: lists and dictionaries take a line per entry, numbers four digits."""
+    if isinstance(value, dict):
+        return [f"{key}: {' '.join(_lines(entry))}" for key, entry in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [" ".join(_lines(entry)) for entry in value]
+    if isinstance(value, float):
+        return [f"{value:.4g}"]
+    return ["unknown" if value is None else str(value)]

@@ -1,0 +1,118 @@
+"""Running a piece of work in the terminal: a bar on a terminal, plain lines elsewhere, Ctrl-C that stops cleanly."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from napari_histodistill.jobs import InlineControl, JobControl, Progress
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+PLAIN_LINE_S = 5.0
+"""Seconds between progress lines where stderr is not a terminal."""
+
+
+def run(work: Callable[[Q, JobControl], R], request: Q, on_progress: Callable[[Progress], None] | None = None) -> R:
+    """Do ``work`` in this thread and show its progress on stderr.
+
+    Parameters
+    ----------
+    work, request
+        As for a job: ``work(request, control)``.
+    on_progress
+        Called with every report, to print what a command prints of it.
+
+    Raises
+    ------
+    JobCancelled
+        After the first Ctrl-C, once the work has come to a safe place; a second one stops at once.
+    """
+    with _shown() as show:
+
+        def report(progress: Progress) -> None:
+            show(progress)
+            if on_progress is not None:
+                on_progress(progress)
+
+        control = InlineControl(report)
+        with _cancel_on_interrupt(control):
+            return work(request, control)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    Examples
+    --------
+    >>> duration(42.4), duration(65), duration(7380)
+    ('42 s', '1 min 5 s', '2 h 3 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[Progress], None]]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _PlainLines()
+        return
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Bar(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, left="")
+
+        def show(progress: Progress) -> None:
+            left = "" if progress.eta is None else f"{duration(progress.eta)} left"
+            total = progress.total or None
+            bar.update(task, completed=progress.done, total=total, description=progress.message, left=left)
+
+        yield show
+
+
+class _PlainLines:
+    """A line when the message changes or the work ends, else at most one every few seconds."""
+
+    def __init__(self) -> None:
+        self._message = ""
+        self._last = -PLAIN_LINE_S
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        finished = progress.total > 0 and progress.done >= progress.total
+        if progress.message == self._message and not finished and now - self._last < PLAIN_LINE_S:
+            return
+        self._message, self._last = progress.message, now
+        count = f" {progress.done}/{progress.total}" if progress.total else ""
+        left = "" if progress.eta is None or finished else f", {duration(progress.eta)} left"
+        click.echo(f"{progress.message}{count}{left}", err=True)
+
+
+@contextmanager
+def _cancel_on_interrupt(control: InlineControl) -> Iterator[None]:
+    """Ctrl-C asks the work to stop at its next checkpoint; pressed again it interrupts as usual."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        sys.stderr.write("\nStopping at a safe place; press Ctrl-C again to stop at once.\n")
+        control.cancel()
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

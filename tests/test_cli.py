@@ -1,0 +1,180 @@
+"""What a person or a script sees of the command line: results on stdout, one sentence on stderr, exit codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from napari_histodistill.cli import main
+from napari_histodistill.slide import synthetic
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in args])
+
+
+def refusal(*args: object) -> str:
+    """The one sentence of a command that must be refused."""
+    result = run(*args)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    sentence = result.stderr.strip().splitlines()[-1]
+    assert sentence.startswith("Error: ")
+    return sentence
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory) -> Path:
+    """A small generated slide, 0.5 µm/px."""
+    path = tmp_path_factory.mktemp("slide") / "small.tiff"
+    synthetic.write_slide(synthetic.draw_slide((1024, 1536), seed=3), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def no_mpp(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("slide") / "plain.png"
+    Image.fromarray(synthetic.draw_slide((512, 512), seed=3).image).save(path)
+    return path
+
+
+def test_info_gives_one_json_object(slide):
+    result = run("info", slide, "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert (facts["width"], facts["height"]) == (1536, 1024)
+    assert facts["mpp_x"] == pytest.approx(0.5, rel=1e-3)
+    assert facts["mpp_y"] == pytest.approx(0.5, rel=1e-3)
+    assert [level["width"] for level in facts["levels"]] == [1536, 768, 384, 192]
+    assert 0.2 < facts["tissue_fraction"] < 0.9
+    assert facts["warnings"] == []
+    assert facts["format"]
+
+
+def test_info_without_json_is_readable(slide):
+    result = run("info", slide)
+    assert result.exit_code == 0
+    assert "1536" in result.stdout
+    assert "{" not in result.stdout
+
+
+def test_info_says_that_the_pixel_size_is_missing(no_mpp):
+    facts = json.loads(run("info", no_mpp, "--json").stdout)
+    assert facts["mpp_x"] is None
+    assert any("pixel size" in warning for warning in facts["warnings"])
+
+
+def test_info_gives_an_absurd_pixel_size_with_a_warning(slides_dir):
+    facts = json.loads(run("info", slides_dir / "CMU-1-Small-Region-wrong-mpp.jpeg.tiff", "--json").stdout)
+    assert facts["mpp_x"] == pytest.approx(0.00499, rel=0.01)
+    assert any("0.00499" in warning for warning in facts["warnings"])
+
+
+@pytest.mark.parametrize("command", ["info", "segment"])
+@pytest.mark.parametrize("name", ["ct-not-a-slide.dcm", "fixtures/unopenable.tiff", "fixtures"])
+def test_what_is_no_slide_is_refused_in_one_sentence(slides_dir, tmp_path, command, name):
+    args = ["--study", tmp_path / "study"] if command == "segment" else []
+    sentence = refusal(command, slides_dir / name, *args)
+    assert Path(name).name in sentence
+
+
+def test_missing_file_is_refused(tmp_path):
+    assert "gone.svs" in refusal("info", tmp_path / "gone.svs")
+
+
+def test_segment_asks_for_a_missing_pixel_size(no_mpp, tmp_path):
+    assert "--mpp" in refusal("segment", no_mpp, "--study", tmp_path / "study")
+
+
+def test_segment_does_not_believe_an_absurd_pixel_size(slides_dir, tmp_path):
+    path = slides_dir / "CMU-1-Small-Region-wrong-mpp.jpeg.tiff"
+    assert "--mpp" in refusal("segment", path, "--study", tmp_path / "study")
+
+
+def test_segment_refuses_a_coarse_slide_unless_forced(no_mpp, tmp_path):
+    assert "force" in refusal("segment", no_mpp, "--mpp", 7.5, "--study", tmp_path / "study")
+
+
+def test_segment_refuses_an_unknown_export_before_it_starts(slide, tmp_path):
+    assert "geojson" in refusal("segment", slide, "--study", tmp_path / "study", "--export", "bmp")
+    assert not (tmp_path / "study").exists()
+
+
+def test_segment_leaves_mask_and_exports_that_agree_with_its_json(slide, tmp_path):
+    formats = "ome-zarr,geojson,png,csv"
+    result = run("segment", slide, "--study", tmp_path / "study", "--export", formats, "--json", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert 0 < summary["tumour_mm2"] < summary["tissue_mm2"] < 1024 * 1536 * 0.25e-6
+    exports = {name: Path(path) for name, path in summary["exports"].items()}
+    assert set(exports) == {*formats.split(","), "png-mask"}
+    assert all(path.exists() for path in exports.values())
+    assert json.loads(exports["geojson"].read_text())["type"] == "FeatureCollection"
+    with exports["csv"].open(newline="") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["tumour_mm2"]) == pytest.approx(summary["tumour_mm2"], rel=1e-3)
+
+
+def test_interrupted_segment_goes_on_where_it_stopped(slide, tmp_path):
+    command = [sys.executable, "-m", "napari_histodistill", "segment", slide, "--study", tmp_path / "study", "--json"]
+    process = subprocess.Popen([str(a) for a in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "tile" in line.lower():
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    if process.returncode == 0:  # it was faster than the signal
+        return
+    assert process.returncode == 130
+    assert out == ""
+    assert "--resume" in err
+    result = run("segment", slide, "--study", tmp_path / "study", "--json", "--resume")
+    summary = json.loads(result.stdout)
+    assert summary["tiles_computed"] <= summary["tiles"]
+    assert summary["tissue_mm2"] > 0
+
+
+def test_evaluate_and_train_refuse_what_is_no_data_set(tmp_path):
+    assert str(tmp_path) in refusal("evaluate", "bundled", tmp_path)
+    assert "none.csv" in refusal("train-teacher", tmp_path / "none.csv", "--out", tmp_path / "model")
+
+
+def test_evaluate_gives_the_measures_and_the_baseline_from_a_manifest(tmp_path):
+    drawn = synthetic.draw_slide((1024, 1536), seed=3)
+    Image.fromarray(drawn.image).save(tmp_path / "a.png")
+    Image.fromarray(drawn.truth.astype(np.uint8) * 255).save(tmp_path / "m.png")
+    Image.fromarray(drawn.image[:512, :512]).save(tmp_path / "b.png")
+    rows = ["image,label,mask,patient,mpp", "a.png,1,m.png,p1,0.5", "b.png,0,,p2,0.5"]
+    (tmp_path / "data.csv").write_text("\n".join(rows))
+    result = run("evaluate", "bundled", tmp_path / "data.csv", "--json")
+    assert result.exit_code == 0, result.output
+    scores = json.loads(result.stdout)
+    measures = {"f1_positive", "f1_negative", "miou", "miou_image", "dice_pooled", "hd95_um"}
+    assert measures <= set(scores)
+    assert measures <= set(scores["all_foreground"])
+    assert scores["n_images"] == 2
+
+
+def test_unreadable_slide_is_no_traceback(slides_dir, tmp_path):
+    result = run("segment", slides_dir / "fixtures" / "unreadable.svs", "--study", tmp_path / "s", "--mpp", 0.5)
+    assert result.exit_code in (0, 2)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "read" in result.stderr
+
+
+def test_a_16_bit_grey_picture_is_converted_and_said_so(tmp_path):
+    path = tmp_path / "grey.tif"
+    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 65535, (400, 300), dtype=np.uint16))
+    facts = json.loads(run("info", path, "--mpp", 0.5, "--json").stdout)
+    assert any("16" in warning for warning in facts["warnings"])
