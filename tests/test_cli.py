@@ -177,4 +177,4 @@ def test_a_16_bit_grey_picture_is_converted_and_said_so(tmp_path):
     path = tmp_path / "grey.tif"
     tifffile.imwrite(path, np.random.default_rng(0).integers(0, 65535, (400, 300), dtype=np.uint16))
     facts = json.loads(run("info", path, "--mpp", 0.5, "--json").stdout)
-    assert any("16" in warning for warning in facts["warnings"])
+    assert any("8 bits" in warning for warning in facts["warnings"])
