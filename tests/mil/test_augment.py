@@ -11,6 +11,7 @@ import torch
 from napari_histodistill.mil.augment import (
     Augmentation,
     degrade,
+    dense_tissue,
     exchange_halves,
     jitter_stain,
     lay_glass,
@@ -72,7 +73,7 @@ def test_halves_hold_between_a_third_and_two_thirds(rng):
 
 
 def test_mosaics_hold_positive_pixels_in_positive_bags_only(rng):
-    positive, negative = torch.ones(6, 3, 32, 32), torch.zeros(6, 3, 32, 32)
+    positive, negative = torch.ones(6, 4, 32, 32), torch.zeros(6, 4, 32, 32)
     batch = exchange_halves(positive, negative, 0.5, rng)
     assert batch.images.shape == (12, 3, 32, 32)
     assert len(batch.bag_image) == len(batch.bag_label) == len(batch.bag_inside) == 18
@@ -83,7 +84,7 @@ def test_mosaics_hold_positive_pixels_in_positive_bags_only(rng):
 
 
 def test_glass_is_a_negative_bag_and_leaves_the_other_bags(rng):
-    batch = exchange_halves(torch.zeros(6, 4, 32, 32), torch.zeros(6, 4, 32, 32), 0.5, rng)
+    batch = exchange_halves(torch.ones(6, 4, 32, 32) / 2, torch.ones(6, 4, 32, 32) / 2, 0.5, rng)
     batch = replace(batch, targets=torch.ones(12, 32, 32))
     glass = lay_glass(batch, 1.0, rng)
     bright = glass.images.amin(1) > 0.6
@@ -95,10 +96,41 @@ def test_glass_is_a_negative_bag_and_leaves_the_other_bags(rng):
     assert torch.equal(glass.targets, (~bright).float())
 
 
+def test_pale_places_of_positive_bags_are_negative_bags(rng):
+    positive, negative = torch.rand(2, 4, 32, 32), torch.rand(2, 4, 32, 32)
+    positive[:, 3] = negative[:, 3] = 0
+    positive[:, 3, :, :20] = negative[:, 3, :, :20] = 1
+    batch = exchange_halves(positive, negative, 0.0, rng)
+    assert batch.bag_label.tolist() == [1, 1, 0, 0, 0, 0]
+    assert batch.bag_image.tolist() == [0, 1, 2, 3, 0, 1]
+    columns = batch.bag_inside[:, 0]
+    assert columns.sum(1).tolist() == [20, 20, 32, 32, 12, 12]
+    assert (columns[0] + columns[4] == 1).all()
+
+
+def test_targets_come_through_the_exchange(rng):
+    planes = torch.rand(2, 5, 16, 16)
+    assert torch.equal(exchange_halves(planes[:1], planes[1:], 0.0, rng).targets, planes[:, 4])
+
+
+def test_dense_tissue_is_found_beside_pale_tissue_and_glass_at_any_resolution():
+    for mpp in (1.0, 2.0):
+        n = round(300 / mpp)
+        image = np.full((n, n, 3), 250, np.uint8)
+        image[:, n // 3 :] = (235, 190, 215)
+        image[:, 2 * n // 3 :] = (120, 70, 150)
+        dense = dense_tissue(image, mpp, 0.75)
+        assert not dense[:, : 2 * n // 3 - round(20 / mpp)].any()
+        assert dense[:, 2 * n // 3 + round(20 / mpp) :].all()
+    assert dense_tissue(image, 1.0, 0.0).all()
+    assert dense_tissue(np.full((8, 8, 3), 255, np.uint8), 1.0, 0.75).all()
+
+
 def test_without_shares_there_are_no_mosaics_and_no_glass(rng):
-    positive, negative = torch.rand(3, 3, 16, 16), torch.rand(3, 3, 16, 16)
+    positive, negative = torch.rand(3, 4, 16, 16), torch.rand(3, 4, 16, 16)
+    positive[:, 3] = negative[:, 3] = 1
     batch = lay_glass(exchange_halves(positive, negative, 0.0, rng), 0.0, rng)
-    assert torch.equal(batch.images, torch.cat([positive, negative]))
+    assert torch.equal(batch.images, torch.cat([positive, negative])[:, :3])
     assert batch.bag_label.tolist() == [1, 1, 1, 0, 0, 0]
     assert (batch.bag_inside == 1).all()
 

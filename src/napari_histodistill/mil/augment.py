@@ -6,12 +6,13 @@ The stain changes are wide on purpose: a teacher that saw one laboratory must wo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch.nn import functional
 
 if TYPE_CHECKING:
@@ -52,6 +53,19 @@ class Augmentation:
     noise: float = 0.04
     mosaic: float = 0.5
     glass: float = 0.25
+
+
+def dense_tissue(image: NDArray[np.uint8], mpp: float, share: float) -> NDArray[np.bool_]:
+    """Where an image (h, w, 3) is stained densely enough for tumour, bool (h, w).
+
+    Tumour is made of cells, so pale tissue (mucus, oedema, fibres, muscle, glass) next to it is not tumour, though no
+    image-level label says so. Dense is where the optical density, smoothed at the scale of a cell (sigma 9 µm), is at
+    least ``share`` of its mean over the image's tissue.
+    """
+    density = -np.log(np.maximum(image, 1) / 255.0).mean(2)
+    tissue = density > 0.15
+    mean = density[tissue].mean() if tissue.any() else 0.0
+    return np.asarray(ndimage.gaussian_filter(density, 9 / mpp) >= share * mean)
 
 
 def random_crop(image: NDArray[np.uint8], size: int, zoom: tuple[float, float], rng: Generator) -> NDArray[np.uint8]:
@@ -165,15 +179,15 @@ def exchange_halves(positive: Tensor, negative: Tensor, share: float, rng: Gener
 
     Parameters
     ----------
-    positive, negative : Tensor (n, 3 or 4, h, h)
-        Images, with targets as the fourth plane if there are any.
+    positive, negative : Tensor (n, 4 or 5, h, h)
+        Images, as the fourth plane where tumour can be, and as the fifth one targets if there are any.
     share : float
         Share of the pairs that are exchanged.
 
     Returns
     -------
     Batch
-        2n images; a bag for every whole image and every half.
+        2n images; a bag for every whole image and every half, pale tissue apart (`set_pale_apart`).
     """
     n, size = len(positive), positive.shape[-1]
     cut = round(share * n)
@@ -184,12 +198,29 @@ def exchange_halves(positive: Tensor, negative: Tensor, share: float, rng: Gener
     mine, other, whole = half.float(), 1 - half.float(), torch.ones(n - cut, size, size)
     i, j = torch.arange(n), torch.arange(n, 2 * n)
     planes = torch.cat([first, second])
-    return Batch(
+    batch = Batch(
         images=planes[:, :3],
         bag_image=torch.cat([i, i[:cut], j[:cut], j]),
         bag_label=torch.cat([torch.ones(n), torch.zeros(cut), torch.ones(cut), torch.zeros(n)]),
         bag_inside=torch.cat([mine, whole, other, other, mine, whole]),
-        targets=planes[:, 3] if planes.shape[1] > 3 else None,
+        targets=planes[:, 4] if planes.shape[1] > 4 else None,
+    )
+    return set_pale_apart(batch, (planes[:, 3] >= 0.5).float())
+
+
+def set_pale_apart(batch: Batch, dense: Tensor) -> Batch:
+    """Make the pixels of positive bags that are not ``dense`` (n, h, h; 1 or 0) negative bags of their own."""
+    there = dense[batch.bag_image]
+    positive = batch.bag_label > 0
+    pale = (batch.bag_inside * (1 - there))[positive]
+    some = pale.mean((1, 2)) > 0.02
+    inside = torch.where(positive[:, None, None], batch.bag_inside * there, batch.bag_inside)
+    left = inside.mean((1, 2)) > 0.02
+    return replace(
+        batch,
+        bag_image=torch.cat([batch.bag_image[left], batch.bag_image[positive][some]]),
+        bag_label=torch.cat([batch.bag_label[left], torch.zeros(int(some.sum()))]),
+        bag_inside=torch.cat([inside[left], pale[some]]),
     )
 
 
@@ -210,7 +241,8 @@ def lay_glass(batch: Batch, share: float, rng: Generator) -> Batch:
     images[chosen] = torch.where(half[:, None] > 0, (colour + 0.01 * grain).clamp(0, 1), images[chosen])
     inside = batch.bag_inside * (1 - covered[batch.bag_image])
     left = inside.mean((1, 2)) > 0.1
-    return Batch(
+    return replace(
+        batch,
         images=images,
         bag_image=torch.cat([batch.bag_image[left], chosen]),
         bag_label=torch.cat([batch.bag_label[left], torch.zeros(len(chosen))]),

@@ -11,6 +11,8 @@ from scipy import ndimage
 
 from napari_histodistill.metrics import ImageScore, bootstrap_dice, score_image, summarise
 from napari_histodistill.mil.data import DatasetError
+from napari_histodistill.nets.card import ModelError
+from napari_histodistill.nets.stain import REINHARD, StainStatistics, fit_stain, normalise_stain
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +33,7 @@ class Evaluation:
     split: str
     threshold: float
     smoothing_um: float
+    stain_normalisation: str | None
     left_out: int
     scores: tuple[ImageScore, ...]
     all_foreground: tuple[ImageScore, ...]
@@ -45,6 +48,7 @@ class Evaluation:
             "n_left_out": self.left_out,
             "threshold": self.threshold,
             "smoothing_um": self.smoothing_um,
+            "stain_normalisation": self.stain_normalisation,
             **summarise(self.scores),
             "dice_pooled_95": list(bootstrap_dice(self.scores)),
             "all_foreground": summarise(self.all_foreground),
@@ -58,6 +62,7 @@ def evaluate_model(
     split: EvaluationSplit = "auto",
     threshold: float | None = None,
     smoothing_um: float | None = None,
+    normalise: bool | None = None,
     control: JobControl | None = None,
 ) -> Evaluation:
     """Predict every image at the model's mpp and compare with its mask at the mask's own resolution.
@@ -71,6 +76,8 @@ def evaluate_model(
         that the data set declares as test, else all.
     threshold, smoothing_um : float, optional
         In place of the card's.
+    normalise : bool, optional
+        Whether to normalise the stain of every image to the model's reference, in place of the card's choice.
     control : JobControl, optional
         Told about every image.
 
@@ -85,12 +92,14 @@ def evaluate_model(
         raise DatasetError(f"No image of {dataset.name} ({split}) has a mask to compare with: add masks or a split.")
     threshold = model.card.threshold if threshold is None else threshold
     smoothing_um = model.card.smoothing_um if smoothing_um is None else smoothing_um
+    normalise = model.card.stain_normalisation is not None if normalise is None else normalise
+    reference = stain_reference(model.card) if normalise else None
     scores, baseline = [], []
     for i, bag in enumerate(bags):
         if control is not None:
             control.checkpoint()
         truth = bag.read_truth()
-        probability = predict_bag(model, bag, truth.shape, smoothing_um)
+        probability = predict_bag(model, bag, truth.shape, smoothing_um, reference)
         image = Image.open(bag.image)
         pixel = (bag.mpp * image.height / truth.shape[0], bag.mpp * image.width / truth.shape[1])
         scores.append(score_image(probability >= threshold, truth, bag.label, bag.patient, pixel))
@@ -98,7 +107,8 @@ def evaluate_model(
         if control is not None:
             control.progress(i + 1, len(bags), "Evaluating")
     left_out = len(dataset) - len(bags)
-    return Evaluation(dataset.name, split, threshold, smoothing_um, left_out, tuple(scores), tuple(baseline))
+    method = REINHARD if reference else None
+    return Evaluation(dataset.name, split, threshold, smoothing_um, method, left_out, tuple(scores), tuple(baseline))
 
 
 def choose_images(dataset: BagDataset, card: ModelCard, split: EvaluationSplit) -> BagDataset:
@@ -114,9 +124,35 @@ def choose_images(dataset: BagDataset, card: ModelCard, split: EvaluationSplit) 
     return declared if len(declared) else dataset
 
 
-def predict_bag(model: Model, bag: Bag, shape: tuple[int, ...], smoothing_um: float = 0.0) -> NDArray[np.float32]:
-    """Tumour probability of an image on a grid of ``shape`` pixels that shares its outer edges, float32 (h, w)."""
-    probability: NDArray[np.float32] = model.predict(bag.read_image(model.card.mpp)[None])[0]
+def stain_reference(card: ModelCard) -> StainStatistics:
+    """The colours that a model's stain normalisation aims at.
+
+    Raises
+    ------
+    ModelError
+        If its card has none.
+    """
+    if card.stain_reference is None:
+        raise ModelError(f"The model {card.name!r} has no reference stain: evaluate it without stain normalisation.")
+    return StainStatistics.from_card(card.stain_reference)
+
+
+def predict_bag(
+    model: Model,
+    bag: Bag,
+    shape: tuple[int, ...],
+    smoothing_um: float = 0.0,
+    reference: StainStatistics | None = None,
+) -> NDArray[np.float32]:
+    """Tumour probability of an image on a grid of ``shape`` pixels that shares its outer edges, float32 (h, w).
+
+    With a ``reference`` the image's stain is first normalised to it.
+    """
+    image = bag.read_image(model.card.mpp)
+    own = fit_stain([image]) if reference else None
+    if reference and own:
+        image = normalise_stain(image, own, reference)
+    probability: NDArray[np.float32] = model.predict(image[None])[0]
     if smoothing_um > 0:
         probability = ndimage.gaussian_filter(probability, smoothing_um / model.card.mpp)
     if probability.shape == shape:

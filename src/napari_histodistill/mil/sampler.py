@@ -34,10 +34,13 @@ class Sampler:
         At the network's mpp.
     labels : sequence of int
         1 for positive bags, 0 for negative ones; both must occur.
-    targets : sequence of uint8 (h, w), optional
-        Tumour probability x 255 of every pixel.
     crop, batch : int
         Side of the training images in px, and their number in a batch.
+    augmentation : Augmentation
+    dense : sequence of bool (h, w), optional
+        Where tumour can be in each image; everywhere if not given.
+    targets : sequence of uint8 (h, w), optional
+        Tumour probability x 255 of every pixel.
     """
 
     def __init__(
@@ -47,13 +50,15 @@ class Sampler:
         crop: int,
         batch: int,
         augmentation: Augmentation,
+        dense: Sequence[NDArray[np.bool_]] | None = None,
         targets: Sequence[NDArray[np.uint8]] | None = None,
     ) -> None:
-        self._planes = (
-            list(images)
-            if targets is None
-            else [np.dstack([image, target]) for image, target in zip(images, targets, strict=True)]
-        )
+        places = dense if dense is not None else [np.ones(image.shape[:2], bool) for image in images]
+        extra = [[] for _ in images] if targets is None else [[target] for target in targets]
+        self._planes = [
+            np.dstack([image, place.astype(np.uint8) * 255, *more])
+            for image, place, more in zip(images, places, extra, strict=True)
+        ]
         self._members = [np.flatnonzero(np.asarray(labels) == label) for label in (1, 0)]
         self.crop, self.half, self.augmentation = crop, max(1, batch // 2), augmentation
         self.steps = -(-len(self._planes) // (2 * self.half))

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.mil.augment import Augmentation, Batch
+from napari_histodistill.mil.augment import Augmentation, Batch, dense_tissue
 from napari_histodistill.mil.data import Bag, BagDataset, DatasetError, load_dataset
 from napari_histodistill.mil.losses import FAMILIES, pixel_loss
 from napari_histodistill.mil.sampler import Sampler
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.nets.network import Maps
+    from napari_histodistill.nets.stain import StainStatistics
 
 MASKS = "masks"
 METHODS = (*FAMILIES, MASKS)
@@ -57,6 +58,9 @@ class Recipe:
     lr : float
         Peak learning rate of the encoder, after a warm-up along half a cosine to zero; the heads' is ten times that.
     weight_decay : float
+    density : float
+        Share of the mean density of an image's tissue from which a place in it can be tumour, see `dense_tissue`; 0
+        for everywhere.
     enough : float
         How well a positive bag must be found before it costs nothing, see `losses`.
     average : float
@@ -72,7 +76,8 @@ class Recipe:
     batch: int = 16
     lr: float = 3e-4
     weight_decay: float = 1e-2
-    enough: float = 0.8
+    density: float = 0.75
+    enough: float = 0.9
     average: float = 0.99
     width: int = 0
     context_um: float = 0.0
@@ -218,7 +223,8 @@ def make_sampler(dataset: BagDataset, recipe: Recipe, targets: Sequence[NDArray[
     """A sampler of the images of a data set, read into memory at the recipe's mpp."""
     images = [bag.read_image(recipe.mpp) for bag in dataset.bags]
     labels = [bag.label for bag in dataset.bags]
-    return Sampler(images, labels, recipe.crop, recipe.batch, recipe.augmentation, targets)
+    dense = [dense_tissue(image, recipe.mpp, recipe.density) for image in images]
+    return Sampler(images, labels, recipe.crop, recipe.batch, recipe.augmentation, dense, targets)
 
 
 def mask_targets(dataset: BagDataset, mpp: float) -> list[NDArray[np.uint8]]:
@@ -251,7 +257,9 @@ def bag_auc(model: Model, images: Sequence[tuple[Bag, NDArray[np.uint8]]]) -> fl
     return float(np.mean((positive > negative) + 0.5 * (positive == negative)))
 
 
-def make_card(request: TrainRequest, dataset: BagDataset, network: SideNetwork) -> ModelCard:
+def make_card(
+    request: TrainRequest, dataset: BagDataset, network: SideNetwork, colours: StainStatistics | None = None
+) -> ModelCard:
     """The card of a model that a request trains."""
     recipe = request.recipe
     architecture = Architecture(recipe.encoder, fusion_weights(request.method), recipe.width, recipe.context_um)
@@ -270,6 +278,7 @@ def make_card(request: TrainRequest, dataset: BagDataset, network: SideNetwork) 
         mpp=recipe.mpp,
         margin=network.margin,
         multiple=network.multiple,
+        stain_reference=colours.to_card() if colours else None,
         scope=("Research use only, not for diagnosis.", f"Trained on {dataset.name} from {labels}, not validated."),
         training=training,
     )

@@ -97,7 +97,9 @@ class ModelCard:
         Standard deviation of the Gaussian that smooths probabilities before the threshold, 0 for none.
     classes : tuple of str
     stain_normalisation : str or None
-        Name of the stain normalisation that the model expects, fitted on the tissue of a slide.
+        Stain normalisation that is applied unless a user turns it off: "reinhard" or none.
+    stain_reference : dict or None
+        Colours of the training tissue, what the normalisation aims at (`stain.StainStatistics.to_card`).
     organ, stain : str
     scope : tuple of str
         Sentences that a user must have seen before using the model.
@@ -115,6 +117,7 @@ class ModelCard:
     smoothing_um: float = 0.0
     classes: tuple[str, ...] = ("background", "tumour")
     stain_normalisation: str | None = None
+    stain_reference: dict[str, Any] | None = None
     organ: str = ""
     stain: str = "H&E"
     scope: tuple[str, ...] = ()
@@ -182,6 +185,7 @@ def _check_type(name: str, kind: str, value: object) -> None:
         "tuple[str, ...]": list,
         "tuple[float, ...]": list,
         "dict[str, Any]": dict,
+        "dict[str, Any] | None": (dict, type(None)),
         "dict[str, list[str]]": dict,
     }
     wanted = expected.get(kind)

@@ -1,0 +1,97 @@
+"""Stain normalisation: bring the colours of a slide's tissue to those that a model was trained on.
+
+Reinhard's method (Reinhard et al. 2001): in CIELAB every channel is shifted and scaled so that its mean and standard
+deviation over tissue become the reference's. Fit it once per slide or image, on tissue only, never per tile: tiles
+that are fitted apart show seams.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+from skimage.color import lab2rgb, rgb2lab
+
+from napari_histodistill.nets.card import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+REINHARD = "reinhard"
+_GLASS_DENSITY = 0.15  # mean optical density below which a pixel is glass
+
+
+@dataclass(frozen=True)
+class StainStatistics:
+    """Mean and standard deviation of L, a and b over tissue."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def from_card(cls, entry: dict[str, Any]) -> StainStatistics:
+        """Read the ``stain_reference`` of a model card.
+
+        Raises
+        ------
+        ModelError
+            If the entry is not complete or the method is unknown.
+        """
+        mean, std = entry.get("mean"), entry.get("std")
+        if entry.get("method") != REINHARD or not _is_triple(mean) or not _is_triple(std):
+            raise ModelError(f"The model card asks for an unknown stain normalisation ({entry}): update the package.")
+        return cls((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+    def to_card(self) -> dict[str, Any]:
+        """The entry of a model card."""
+        return {"method": REINHARD, "mean": list(self.mean), "std": list(self.std)}
+
+
+def _is_triple(value: object) -> TypeGuard[Sequence[float]]:
+    return isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, float | int) for v in value)
+
+
+def fit_stain(
+    images: Iterable[NDArray[np.uint8]], tissue: Iterable[NDArray[np.bool_]] | None = None
+) -> StainStatistics | None:
+    """Colour statistics over the tissue of one or more images.
+
+    Parameters
+    ----------
+    images : iterable of uint8 (h, w, 3)
+    tissue : iterable of bool (h, w), optional
+        Where the tissue is; if None, wherever the mean optical density is at least 0.15.
+
+    Returns
+    -------
+    StainStatistics or None
+        None where there is too little tissue (under 100 pixels) to say.
+    """
+    count, total, squares = 0, np.zeros(3), np.zeros(3)
+    masks = iter(tissue) if tissue is not None else None
+    for image in images:
+        mask = next(masks) if masks is not None else _is_tissue(image)
+        lab = rgb2lab(image[mask])
+        count += len(lab)
+        total += lab.sum(0)
+        squares += (lab**2).sum(0)
+    if count < 100:
+        return None
+    mean = (total / count).tolist()
+    std = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 1e-6)).tolist()
+    return StainStatistics((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def _is_tissue(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    density: NDArray[np.float64] = -np.log(np.maximum(image, 1) / 255.0).mean(-1)
+    return density >= _GLASS_DENSITY
+
+
+def normalise_stain(image: NDArray[np.uint8], source: StainStatistics, target: StainStatistics) -> NDArray[np.uint8]:
+    """An image (..., h, w, 3) whose tissue has the statistics ``source``, in the colours of ``target``; glass stays."""
+    lab = (rgb2lab(image) - source.mean) * (np.array(target.std) / source.std) + target.mean
+    changed = np.clip(np.rint(lab2rgb(lab) * 255), 0, 255).astype(np.uint8)
+    return np.where(_is_tissue(image)[..., None], changed, image)
