@@ -190,7 +190,7 @@ def demo(slide: Path | None, out: Path, **options: Any) -> None:
         click.echo("Drawing a sample slide ...", err=True)
     path = slide or sample_slide_path()
     request = PredictRequest(slide_path=path, study_folder=out / "study", **options)
-    result = _segment(request, ("png", "geojson", "csv"))
+    result = _segment(request, ("png", "geojson", "csv"), out)
     if slide is None:
         result |= _compare_with_truth(path, Path(result["slide_folder"]))
     _print_result(result, as_json=False)
@@ -224,15 +224,15 @@ def _describe(slide: Slide, control: JobControl) -> dict[str, Any]:
     }
 
 
-def _segment(request: PredictRequest, exports: Sequence[str]) -> dict[str, Any]:
-    """Predict and export; the summary as JSON, with the exported paths under ``exports``."""
+def _segment(request: PredictRequest, exports: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
+    """Predict and export (into the study, or ``folder``); the summary as JSON, with the files under ``exports``."""
     from napari_histodistill.export import export_slide
     from napari_histodistill.predict import predict_slide
 
     summary: PredictSummary = console.run(predict_slide, request)
     for warning in summary.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    paths = export_slide(Path(summary.slide_folder), exports)
+    paths = export_slide(Path(summary.slide_folder), exports, folder)
     return {**summary.as_dict(), "exports": {name: str(path) for name, path in paths.items()}}
 
 
@@ -271,10 +271,12 @@ def _print_result(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _lines(value: Any) -> list[str]:
-    """A value for people: lists and dictionaries take a line per entry, numbers four digits."""
+    """A value for people: dictionaries and lists take a line per entry, pairs of numbers one, numbers four digits."""
     if isinstance(value, dict):
         return [f"{key}: {' '.join(_lines(entry))}" for key, entry in value.items()]
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, tuple):
+        return [" x ".join(" ".join(_lines(entry)) for entry in value)]
+    if isinstance(value, list):
         return [" ".join(_lines(entry)) for entry in value]
     if isinstance(value, float):
         return [f"{value:.4g}"]

@@ -88,15 +88,17 @@ class _PlainLines:
     """A line when the message changes or the work ends, else at most one every few seconds."""
 
     def __init__(self) -> None:
-        self._message = ""
+        self._shown = ("", 0, 0)
         self._last = -PLAIN_LINE_S
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
+        state = (progress.message, progress.done, progress.total)
         finished = progress.total > 0 and progress.done >= progress.total
-        if progress.message == self._message and not finished and now - self._last < PLAIN_LINE_S:
+        too_soon = progress.message == self._shown[0] and not finished and now - self._last < PLAIN_LINE_S
+        if too_soon or state == self._shown:
             return
-        self._message, self._last = progress.message, now
+        self._shown, self._last = state, now
         count = f" {progress.done}/{progress.total}" if progress.total else ""
         left = "" if progress.eta is None or finished else f", {duration(progress.eta)} left"
         click.echo(f"{progress.message}{count}{left}", err=True)
