@@ -7,6 +7,7 @@ is continued. The folder of a slide is named by its content; the oldest folders 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -15,15 +16,17 @@ import uuid
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from napari_histodistill.slide.cache import cache_folder
 from napari_histodistill.slide.control import Silent
 from napari_histodistill.slide.errors import SlideError
+from napari_histodistill.slide.tile_cache import SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_histodistill.slide.control import Control
@@ -36,7 +39,7 @@ CACHE_BYTES: Final = 8 * 2**30
 """Bytes that the added levels of all slides may take on disk."""
 
 _QUALITY: Final = 95
-_WORKERS: Final = 4
+_WORKERS: Final = min(4, os.cpu_count() or 1)
 _IN_USE_SECONDS: Final = 3600
 
 
@@ -56,21 +59,28 @@ class AddedLevels:
         self._marker = self._folder / "complete"
         self._shapes = dict(sorted(shapes.items()))
         self._building = threading.Lock()
+        self._owner = object()
+        self._complete = not shapes
 
     @property
     def complete(self) -> bool:
         """Whether every tile is there."""
-        return not self._shapes or self._marker.exists()
+        self._complete = self._complete or self._marker.exists()
+        return self._complete
 
     def tile(self, level: int, row: int, col: int) -> NDArray[np.uint8] | None:
         """Pixels of a tile of `TILE` px, cropped to the level, or None where it was not computed yet."""
         import imagecodecs
 
-        try:
-            data = self._file(level, row, col).read_bytes()
-        except FileNotFoundError:
-            return None
-        tile: NDArray[np.uint8] = imagecodecs.jpeg8_decode(data)
+        key = (self._owner, level, row, col)
+        tile = SHARED.get(key)
+        if tile is None:
+            try:
+                data = self._file(level, row, col).read_bytes()
+            except FileNotFoundError:
+                return None
+            tile = np.asarray(imagecodecs.jpeg8_decode(data))
+            SHARED.put(key, tile)
         return tile
 
     def build(self, compute: Compute, control: Control | None = None) -> None:
@@ -137,22 +147,36 @@ class AddedLevels:
 
     def touch(self) -> None:
         """Note that the slide is in use, so that its folder is not the next to be removed."""
-        if self._folder.exists():
+        with contextlib.suppress(OSError):  # a cache that may only be read serves as well
             os.utime(self._folder)
 
 
 def prune(folder: Path, keep: Path, limit: int = CACHE_BYTES) -> None:
     """Remove the least recently used slides' folders until all take at most `limit` bytes.
 
-    `keep` and folders used within the last hour stay.
+    `keep` and folders used within the last hour stay. Other processes may do the same at the same time.
     """
-    entries = sorted((entry.stat().st_mtime, entry) for entry in folder.iterdir() if entry.is_dir())
-    sizes = {entry: sum(file.stat().st_size for file in entry.iterdir()) for _, entry in entries}
+    entries = sorted((_modified(entry), entry) for entry in folder.iterdir())
+    sizes = {entry: sum(_size(file) for file in entry.glob("*")) for _, entry in entries}
     excess = sum(sizes.values()) - limit
     for used, entry in entries:
         if excess > 0 and entry != keep and used < time.time() - _IN_USE_SECONDS:
             shutil.rmtree(entry, ignore_errors=True)
             excess -= sizes[entry]
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _places(level: int, shape: tuple[int, int]) -> Iterator[Place]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _GLASS_PERCENTILE: Final = 98
 _DARKEST_GLASS: Final = 170.0
-_BRIGHT_FIELD: Final = 100.0
+_DARK_FIELD: Final = 60.0
 _FLAT_TOLERANCE: Final = 8
 _LEAST_CHROMA: Final = 0.03
 
@@ -37,8 +37,8 @@ def optical_density(pixels: NDArray[np.uint8], glass: Float) -> Float:
 
 
 def is_dark_field(pixels: NDArray[np.uint8], usable: Mask) -> bool:
-    """Whether the background is black, as in fluorescence: the bright tenth of the slide is still dark."""
-    return bool(usable.any()) and float(np.percentile(pixels[usable].mean(axis=1), 90)) < _BRIGHT_FIELD
+    """Whether the slide is mostly black in every channel, as in fluorescence."""
+    return bool(usable.any()) and float(np.median(pixels[usable].max(axis=1))) < _DARK_FIELD
 
 
 def flat_areas(pixels: NDArray[np.uint8]) -> Mask:

@@ -12,7 +12,7 @@ from napari_histodistill.slide.slide import Slide
 from napari_histodistill.slide.sources.ome_zarr import OmeZarrSource, is_zarr
 from napari_histodistill.slide.sources.openslide_source import OpenSlideSource
 from napari_histodistill.slide.sources.plain import open_picture
-from napari_histodistill.slide.sources.tiff import FAST_VENDORS, TiffError, TiffSource
+from napari_histodistill.slide.sources.tiff import FAST_VENDORS, TiffSource
 
 if TYPE_CHECKING:
     from napari_histodistill.slide.sources import Source
@@ -86,10 +86,12 @@ def _open_folder(path: Path, source: SourceName) -> Source:
 def _open_tiff(path: Path, *, must_be_fast: bool) -> Source:
     """The fast path where it is allowed and agrees with OpenSlide, else OpenSlide."""
     vendor = openslide.OpenSlide.detect_format(path)
+    if vendor not in FAST_VENDORS:
+        if must_be_fast:
+            raise SlideError(f"{path.name} is a {vendor} slide, which has no fast path: open it with source 'auto'.")
+        return OpenSlideSource(path)
     reference = _openslide_or_none(path) if vendor else None
     try:
-        if vendor not in FAST_VENDORS:
-            raise TiffError(f"{path.name} is a {vendor} slide, which has no fast path: open it with source 'auto'.")
         return TiffSource(path, reference)
     except SlideError:
         if reference is None or must_be_fast:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.slide.errors import RegionError
+from napari_histodistill.slide.errors import RegionError, SlideError
 from napari_histodistill.slide.tile_cache import SHARED, TileCache
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class TileReader:
         self._convert = convert
         self._cache = cache
         self._owner = object()
+        self._closed = False
         self._failures: dict[tuple[int, int, int], Failure] = {}
         self._lock = threading.Lock()
 
@@ -67,6 +68,8 @@ class TileReader:
 
     def tile(self, level: int, row: int, col: int) -> NDArray[np.uint8]:
         """One tile, from the cache where it is there. Not to be written to."""
+        if self._closed:
+            raise SlideError("The slide was closed: open it again.")
         key = (self._owner, level, row, col)
         tile = self._cache.get(key)
         if tile is None:
@@ -91,6 +94,7 @@ class TileReader:
 
     def close(self) -> None:
         """Give back the cached tiles and the file."""
+        self._closed = True
         self._cache.drop(self._owner)
         self._source.close()
 

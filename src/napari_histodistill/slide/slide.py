@@ -95,8 +95,6 @@ class Slide:
 
     def close(self) -> None:
         """Give back the file and the memory. Reads that are under way finish; later ones raise SlideError."""
-        if "_zarr" in self.__dict__:
-            self._zarr[0].store.close()
         self._reader.close()
 
     @property

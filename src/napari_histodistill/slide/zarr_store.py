@@ -112,11 +112,6 @@ class SlideStore(Store):
         for name in dict.fromkeys(key[len(start) :].split("/")[0] for key in self._documents if key.startswith(start)):
             yield name
 
-    def close(self) -> None:
-        """Stop the threads."""
-        super().close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SlideStore) and other._slide is self._slide
 

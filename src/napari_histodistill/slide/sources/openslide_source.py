@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL import Image
 
 _TILE: Final = 256
 _SEARCH: Final = 128
@@ -54,24 +55,26 @@ class OpenSlideSource:
         height, width = min(info.tile[0], info.shape[0] - y), min(info.tile[1], info.shape[1] - x)
         y0, top = _exact_start(y, self._downsamples[level])
         x0, left = _exact_start(x, self._downsamples[level])
-        rgba = self._read_region((x0, y0), level, (left + width, top + height))
-        return composite(rgba[top:, left:], self.metadata.background)
+        image = self._read_region((x0, y0), level, (left + width, top + height))
+        return _flattened(image, self.metadata.background)[top:, left:]
 
-    def _read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    def _read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
         handle = self._open_handle()
         try:
-            return np.asarray(handle.read_region(location, level, size))
+            image: Image.Image = handle.read_region(location, level, size)
+            return image
         except openslide.OpenSlideError:
             return self._read_again(location, level, size)
 
-    def _read_again(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    def _read_again(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
         """Read with a fresh handle: the failure may have been another thread's, latched in the shared one."""
         with self._lock:
             try:
                 # The old handle is not closed here: other threads may be reading with it. It closes with its last user.
                 self._handle = openslide.OpenSlide(self._path)
                 with openslide.OpenSlide(self._path) as private:
-                    return np.asarray(private.read_region(location, level, size))
+                    image: Image.Image = private.read_region(location, level, size)
+                    return image
             except openslide.OpenSlideError as error:
                 raise RegionError(str(error)) from error
 
@@ -82,7 +85,7 @@ class OpenSlideSource:
     def associated_image(self, name: str) -> NDArray[np.uint8]:
         """One of them: uint8 (height, width, 3)."""
         try:
-            return composite(np.asarray(self._open_handle().associated_images[name]), self.metadata.background)
+            return _flattened(self._open_handle().associated_images[name], self.metadata.background)
         except openslide.OpenSlideError as error:
             with self._lock:
                 self._handle = openslide.OpenSlide(self._path)
@@ -127,6 +130,13 @@ def read_metadata(properties: Mapping[str, str]) -> SlideMetadata:
         background=(int(colour[0:2], 16), int(colour[2:4], 16), int(colour[4:6], 16)) if len(colour) == 6 else WHITE,
         properties=dict(properties),
     )
+
+
+def _flattened(image: Image.Image, background: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """An RGBA picture over a colour: uint8 (height, width, 3)."""
+    if image.getchannel("A").getextrema() == (255, 255):
+        return np.asarray(image.convert("RGB"))
+    return composite(np.asarray(image), background)
 
 
 def _exact_start(position: int, downsample: float) -> tuple[int, int]:

@@ -44,7 +44,7 @@ class ArraySource:
         notes: tuple[str, ...] = (),
         icc_profile: bytes | None = None,
     ) -> None:
-        self._pixels = pixels
+        self._pixels: NDArray[np.uint8] | None = pixels
         self.format = name
         self.levels = (SourceLevel((pixels.shape[0], pixels.shape[1]), (_TILE, _TILE)),)
         self.metadata = metadata
@@ -53,7 +53,10 @@ class ArraySource:
 
     def read_tile(self, level: int, row: int, col: int) -> NDArray[np.uint8]:  # noqa: ARG002 - there is one level
         """Pixels of one tile; see `Source`."""
-        return self._pixels[row * _TILE : (row + 1) * _TILE, col * _TILE : (col + 1) * _TILE]
+        pixels = self._pixels
+        if pixels is None:
+            raise SlideError("The picture was closed: open it again.")
+        return pixels[row * _TILE : (row + 1) * _TILE, col * _TILE : (col + 1) * _TILE]
 
     def associated_images(self) -> tuple[str, ...]:
         """Names of the pictures beside the pyramid."""
@@ -65,7 +68,7 @@ class ArraySource:
 
     def close(self) -> None:
         """Let go of the pixels."""
-        self._pixels = self._pixels[:0]
+        self._pixels = None
 
 
 def open_picture(path: Path) -> ArraySource | None:

@@ -68,6 +68,27 @@ class _Plane:
         # The decoder looks into the file when it is made, so it is made while the file is open.
         return cls(page.keyframe, page.keyframe.decode, offsets, sizes, page.jpegtables, first, first + count, is_jfif)
 
+    def cut_into_strips(self) -> _Plane:
+        """The same with its one uncompressed strip cut into strips of `_STRIP_ROWS` rows."""
+        width, height = int(self.page.imagewidth), int(self.page.imagelength)
+        samples = 1 if self.page.planarconfig == _SEPARATE else int(self.page.samplesperpixel)
+        dtype = self.page.dtype.newbyteorder(self.page.parent.byteorder)
+        row_bytes = width * samples * dtype.itemsize
+        rows = np.arange(0, height, _STRIP_ROWS, dtype=np.int64)
+
+        def decode(data: bytes, index: int) -> tuple[NDArray[Any], None, None]:  # noqa: ARG001 - as tifffile's
+            return np.frombuffer(data, dtype).reshape(1, -1, width, samples), None, None
+
+        offsets = self.offsets[self.first] + rows * row_bytes
+        sizes = np.minimum(_STRIP_ROWS, height - rows) * row_bytes
+        return replace(self, decode=decode, offsets=offsets, sizes=sizes, first=0, stop=len(rows))
+
+
+def _is_raw(page: Any) -> bool:
+    """Whether a page is one uncompressed strip (per colour plane), as ImageJ writes it."""
+    whole = not page.is_tiled and page.rowsperstrip >= page.imagelength
+    return bool(whole and page.compression == 1 and page.predictor == 1 and page.bitspersample in {8, 16, 32})
+
 
 @dataclass(frozen=True)
 class _Level:
@@ -81,14 +102,17 @@ class _Level:
     def of(cls, pages: LevelPages) -> _Level:
         page = pages[0][0].keyframe
         shape = (int(page.imagelength), int(page.imagewidth))
+        planes = tuple(_Plane.of(plane, number, len(pages)) for plane, number in pages)
         strips = 1
         if page.is_tiled:
             tile = (int(page.tilelength), int(page.tilewidth))
+        elif _is_raw(page):
+            planes = tuple(plane.cut_into_strips() for plane in planes)
+            tile = (_STRIP_ROWS, shape[1])
         else:
             rows = min(int(page.rowsperstrip), shape[0])
             strips = max(1, min(_STRIP_ROWS // rows, _STRIP_BYTES // (rows * shape[1] * 3)))
             tile = (rows * strips, shape[1])
-        planes = tuple(_Plane.of(plane, number, len(pages)) for plane, number in pages)
         return cls(SourceLevel(shape, tile), planes, strips)
 
 
