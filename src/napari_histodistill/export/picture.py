@@ -45,7 +45,9 @@ def write_overlay(entry: StudySlide, figures: Figures, path: Path) -> None:
     shape = (picture.shape[0], picture.shape[1])
     painted = paint(picture, shrunk_mask(entry, shape))
     um_per_px = entry.grid.slide_shape[1] * entry.mpp[1] / shape[1]
-    text = f"{figures.tumour_mm2:.2f} mm² tumour, {figures.tumour_percent:.1f}% of {figures.tissue_mm2:.2f} mm² tissue"
+    text = (
+        f"tumour {figures.tumour_mm2:.2f} of {figures.tissue_mm2:.2f} square mm tissue ({figures.tumour_percent:.1f}%)"
+    )
     _with_legend(painted, um_per_px, name, text).save(path, format="PNG")
 
 
@@ -108,13 +110,15 @@ def _with_legend(picture: UInt8, um_per_px: float, name: str, text: str) -> Imag
 def scale_bar(longest_um: float) -> tuple[float, str]:
     """The longest round length up to ``longest_um``, 1, 2 or 5 times a power of ten, and how to write it.
 
+    In ASCII, because Pillow's own font has no µ.
+
     Examples
     --------
     >>> scale_bar(2600)
     (2000.0, '2 mm')
     >>> scale_bar(70)
-    (50.0, '50 µm')
+    (50.0, '50 microns')
     """
     power = 10.0 ** math.floor(math.log10(longest_um))
     length = max(step * power for step in (1, 2, 5) if step * power <= longest_um)
-    return length, f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
+    return length, f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} microns"

@@ -81,7 +81,7 @@ def predict_slide(request: PredictRequest, control: JobControl, model: Predictor
                 threshold = card.threshold if request.threshold is None else request.threshold
                 smoothing = card.smoothing_um if request.smoothing_um is None else request.smoothing_um
                 figures = write_pseudo_mask(entry, run, threshold, smoothing, control)
-            unreadable = len(run.record.unreadable)
+            unreadable = max(slide.unreadable, len(run.record.unreadable))
             if unreadable:
                 warnings.append(f"{unreadable} regions of {slide.name} could not be read and count as no tissue.")
             summary = PredictSummary(
