@@ -58,9 +58,12 @@ class QtRunner:
     has as many as the machine has cores: a long run and the levels of a slide would keep a threshold waiting on two.
     """
 
+    def __init__(self) -> None:
+        self._relay = _Relay()  # must outlive the calls that it has queued
+
     def start(self, job: AnyJob, *, progress: OnProgress, done: OnDone, failed: OnFailed) -> None:
         """Start a job; the callbacks come on the main thread."""
-        relay = _Relay()
+        relay = self._relay
 
         def supervise() -> None:
             try:
