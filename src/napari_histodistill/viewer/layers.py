@@ -60,13 +60,13 @@ def slide_layer(slide: Slide) -> tuple[list[Any], dict[str, Any], str]:
 def tissue_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
     """Layer data of a tissue mask: uint8 (h, w), 0 background, 1 tissue, 3 artefact."""
     settings = _settings(slide, frame, Role.TISSUE, mask.shape)
-    return mask, {**settings, "colormap": tissue_colours(), "opacity": 0.35}, "labels"
+    return mask, {**settings, "colormap": tissue_colours(), "opacity": 0.3}, "labels"
 
 
 def pseudo_mask_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
     """Layer data of a pseudo-mask: uint8 (h, w) in memory, values as in `slide.labels`."""
     settings = _settings(slide, frame, Role.PSEUDO_MASK, mask.shape)
-    return mask, {**settings, "colormap": pseudo_mask_colours(), "opacity": 0.45}, "labels"
+    return mask, {**settings, "colormap": pseudo_mask_colours(), "opacity": 0.4}, "labels"
 
 
 def probability_layer(slide: Slide, frame: Frame, levels: Sequence[Any]) -> tuple[Any, dict[str, Any], str]:
@@ -78,6 +78,7 @@ def probability_layer(slide: Slide, frame: Frame, levels: Sequence[Any]) -> tupl
         "blending": "translucent",
         "interpolation2d": "nearest",
         "opacity": 0.8,
+        "visible": False,  # over or under the mask it would change its colour
         "multiscale": True,
         "rgb": False,
     }

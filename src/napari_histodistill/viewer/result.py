@@ -129,8 +129,15 @@ class ResultView:
             layer: Any = add_layer(viewer, pseudo_mask_layer(slide, frame, self.mask.data))
             layer.brush_size = 20
             Painting(layer, self.mask, PSEUDO_MASK_VALUES)
+            self._hide_tissue()
         if self.probability_layer is None:
             add_layer(viewer, probability_layer(slide, frame, self.run.probability.levels), below=self.mask_layer)
+
+    def _hide_tissue(self) -> None:
+        """The pseudo-mask says where tissue is, and two colours over the slide say less than one."""
+        tissue = self._view.layer(Role.TISSUE)
+        if tissue is not None:
+            tissue.visible = False
 
     # What comes in
 

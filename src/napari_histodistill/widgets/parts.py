@@ -5,12 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
+    QDockWidget,
     QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
+    QMainWindow,
     QScrollArea,
     QSizePolicy,
     QVBoxLayout,
@@ -19,10 +22,10 @@ from qtpy.QtWidgets import (
 from superqt import QLabeledDoubleSlider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from psygnal import SignalInstance
-    from qtpy.QtWidgets import QLayout
+    from qtpy.QtGui import QShowEvent
 
 WARN, INFO, ERROR = "warn", "info", "error"
 _BANNER_STYLES = {
@@ -38,6 +41,7 @@ class Panel(QScrollArea):
 
     def __init__(self) -> None:
         super().__init__()
+        self._placed = False
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -48,6 +52,25 @@ class Panel(QScrollArea):
         self.column.setSpacing(6)
         self.column.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.setWidget(self.body)
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+        """When first shown, share the place of the other panel in tabs: side by side both would be too low."""
+        super().showEvent(event)
+        if not self._placed:
+            self._placed = True
+            QTimer.singleShot(0, self._share_place)
+
+    def _share_place(self) -> None:
+        dock = _dock_of(self)
+        window = None if dock is None else dock.parent()
+        if dock is None or not isinstance(window, QMainWindow):
+            return
+        others = [_dock_of(panel) for panel in window.findChildren(Panel) if panel is not self]
+        for other in others:
+            if other is not None and not other.isFloating() and not dock.isFloating():
+                window.tabifyDockWidget(other, dock)
+                dock.raise_()
+                return
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Wide enough for the sections, without asking for the height of all of them."""
@@ -64,6 +87,13 @@ class Panel(QScrollArea):
         layout.addWidget(heading)
         self.column.addWidget(frame)
         return layout
+
+
+def _dock_of(widget: QWidget) -> QDockWidget | None:
+    parent = widget.parent()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parent()
+    return parent
 
 
 class Banner(QLabel):
@@ -171,12 +201,11 @@ def row(*widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:
     return layout
 
 
-def show_all(layout: QLayout, visible: bool) -> None:
-    """Show or hide every widget of a layout."""
-    for index in range(layout.count()):
-        widget = layout.itemAt(index).widget()
-        if widget is not None:
-            widget.setVisible(visible)
+def swatch(colour: Sequence[float]) -> QIcon:
+    """A small square of a colour (r, g, b, a from 0 to 1), for a button."""
+    pixmap = QPixmap(12, 12)
+    pixmap.fill(QColor.fromRgbF(*colour))
+    return QIcon(pixmap)
 
 
 class Follower:

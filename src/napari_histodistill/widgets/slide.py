@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slide.metadata import checked_mpp
+from napari_histodistill.slide.tissue import TissueSettings
 from napari_histodistill.viewer.work import tell
 from napari_histodistill.widgets.parts import WARN, Banner, Facts, Follower, Panel, Slider, note, row
 from napari_histodistill.widgets.session import session_of
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.slide import Slide
     from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.tissue import TissueControl
 
 FACTS = ("File", "Size", "Area", "Objective", "Scanner", "Format", "Levels")
 FILES = (
@@ -146,7 +148,10 @@ class SlideWidget(Panel):
 
     def _show_slide(self) -> None:
         view = self.view
-        for widget in (self.mpp_box, self.mpp_button, self.find_button, self.icc, self.picture_button):
+        for widget in (
+            self.mpp_box, self.mpp_button, self.find_button, self.icc, self.picture_button,
+            self.threshold, self.smallest, self.pen, self.focus, self.blur,
+        ):  # fmt: skip
             widget.setEnabled(view is not None)
         if view is None:
             for name in FACTS:
@@ -234,6 +239,7 @@ class SlideWidget(Panel):
         self.find_button.setText("Cancel" if busy else "Find tissue")
         if tissue is None:
             self.tissue_note.setText("")
+            self._show_settings(TissueSettings())
             return
         progress = tissue.progress
         self.tissue_bar.setRange(0, 0 if progress is None else progress.total)
@@ -241,11 +247,11 @@ class SlideWidget(Panel):
         self.tissue_note.setText(_tissue_text(tissue))
         self._show_settings(tissue.settings)
 
-    def _show_settings(self, settings: Any) -> None:
+    def _show_settings(self, settings: TissueSettings) -> None:
         self.threshold.show_value(settings.threshold_offset)
         self.smallest.show_value(settings.min_area_um2 / 1e6)
         self.blur.show_value(settings.focus_sensitivity)
-        self.blur.setEnabled(settings.focus)
+        self.blur.setEnabled(self.view is not None and settings.focus)
         for box, on in ((self.pen, settings.pen), (self.focus, settings.focus)):
             box.blockSignals(True)
             box.setChecked(on)
@@ -259,7 +265,7 @@ def describe(slide: Slide) -> dict[str, str]:
     if slide.mpp is not None:
         area = f"{width * slide.mpp[1] / 1000:.1f} × {height * slide.mpp[0] / 1000:.1f} mm"
     power = slide.metadata.objective_power
-    downsamples = ", ".join(f"{level.downsample[0]:.4g}" for level in slide.levels)
+    downsamples = ", ".join(f"1/{level.downsample[0]:.4g}" for level in slide.levels[1:])
     return {
         "File": slide.name,
         "Size": f"{width:,} × {height:,} px".replace(",", " "),
@@ -267,11 +273,11 @@ def describe(slide: Slide) -> dict[str, str]:
         "Objective": "" if power is None else f"{power:g}×",
         "Scanner": slide.metadata.vendor or "",
         "Format": slide.format,
-        "Levels": f"{len(slide.levels)} (1 : {downsamples})",
+        "Levels": "full size" + (f", {downsamples}" if downsamples else " only"),
     }
 
 
-def _tissue_text(tissue: Any) -> str:
+def _tissue_text(tissue: TissueControl) -> str:
     if tissue.mask is None:
         return "Tissue is found from the stain, pen ink and blur are set aside. The result can be painted."
     lines = [f"Tissue {tissue.fraction:.1%} of the slide, set aside {tissue.artefact_fraction:.1%}"]

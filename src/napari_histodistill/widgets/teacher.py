@@ -19,9 +19,22 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
+from napari_histodistill.viewer.colours import IGNORE_COLOUR, TRANSPARENT, TUMOUR_COLOUR
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.teacher import BUNDLED, TeacherState
-from napari_histodistill.widgets.parts import ERROR, INFO, WARN, Banner, Facts, Follower, Panel, Slider, note, row
+from napari_histodistill.widgets.parts import (
+    ERROR,
+    INFO,
+    WARN,
+    Banner,
+    Facts,
+    Follower,
+    Panel,
+    Slider,
+    note,
+    row,
+    swatch,
+)
 from napari_histodistill.widgets.session import session_of
 
 if TYPE_CHECKING:
@@ -33,7 +46,12 @@ if TYPE_CHECKING:
 
 DEVICES: Final = {"Automatic": "auto", "Processor (CPU)": "cpu", "NVIDIA (CUDA)": "cuda", "Apple (MPS)": "mps"}
 FIGURES: Final = ("Tumour", "Share of tissue", "Mean probability", "Corrections")
-BRUSHES: Final = {"Tumour": TUMOUR, "Normal": NORMAL, "Ignore": IGNORE}
+BRUSHES: Final = {
+    "Tumour": (TUMOUR, TUMOUR_COLOUR, "Paint tumour"),
+    "Normal": (NORMAL, TRANSPARENT, "Paint normal tissue: it is drawn transparent"),
+    "Ignore": (IGNORE, IGNORE_COLOUR, "Paint what should not count, such as folds"),
+}
+BRUSH_UM: Final = 60
 RUN_TEXTS: Final = {
     TeacherState.PARTIAL: "Resume",
     TeacherState.DONE: "Run again",
@@ -120,7 +138,11 @@ class TeacherWidget(Panel):
         self.show_probability.toggled.connect(lambda on: self._show_layer(Role.PROBABILITY, on))
         section.addLayout(row(QLabel("Show"), self.show_mask, self.show_probability))
         self.threshold = Slider(
-            "Tumour from probability", 0.01, 0.99, 0.01, "Left: more counts as tumour. Right: only what is certain."
+            "Tumour where the probability is at least",
+            0.01,
+            0.99,
+            0.01,
+            "Left: more counts as tumour. Right: only what is certain.",
         )
         self.threshold.changed.connect(lambda value: self._set_mask(threshold=value))
         self.smoothing = Slider(
@@ -136,8 +158,9 @@ class TeacherWidget(Panel):
         self.brushes = QButtonGroup(self)
         self.brushes.setExclusive(True)
         buttons = []
-        for name, value in BRUSHES.items():
-            button = QPushButton(name)
+        for name, (value, colour, tip) in BRUSHES.items():
+            button = QPushButton(swatch(colour), name)
+            button.setToolTip(tip)
             button.setCheckable(True)
             self.brushes.addButton(button, value)
             buttons.append(button)
@@ -147,6 +170,7 @@ class TeacherWidget(Panel):
         self.move_button.clicked.connect(self._stop_painting)
         section.addLayout(row(*buttons, self.move_button))
         self.brush_size = Slider("Brush (µm across)", 4, 1000, 2, "Also: [ and ] on the keyboard", decimals=0)
+        self.brush_size.show_value(BRUSH_UM)
         self.brush_size.changed.connect(self._set_brush_size)
         section.addWidget(self.brush_size)
         self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")
@@ -293,6 +317,7 @@ class TeacherWidget(Panel):
             self.status.setText("")
             return
         self.folder.setText(str(teacher.study_folder))
+        self.folder.setToolTip(f"Results and corrections are kept in {teacher.study_folder}")
         self.devices.setCurrentIndex(self.devices.findData(teacher.device))
         progress = teacher.progress
         self.bar.setRange(0, 0 if progress is None else progress.total)
