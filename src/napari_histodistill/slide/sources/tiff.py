@@ -6,6 +6,7 @@ not wait for each other. Where OpenSlide reads the file too, both agree exactly:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from napari_histodistill.slide.sources.pixels import SampleKind, white_level
 from napari_histodistill.slide.sources.tiff_layout import LevelPages, find_levels, icc_profile, read_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -137,16 +138,14 @@ class TiffSource:
         self._reference = reference
         self._file: _File | None = _File(path)
         try:
-            with tifffile.TiffFile(path) as tif:
+            with _quiet(), tifffile.TiffFile(path) as tif:
                 pages, notes = find_levels(tif, reference.format if reference else None)
                 self._levels = tuple(_Level.of(level) for level in pages)
                 self.metadata = read_metadata(tif, reference.metadata if reference else None)
                 self.icc_profile = icc_profile(pages[0][0][0].keyframe)
                 self.format = "ome-tiff" if tif.is_ome else reference.format if reference else "tiff"
-        except (tifffile.TiffFileError, ValueError, KeyError, IndexError, TypeError) as error:
-            raise TiffError(
-                f"{path.name} is a damaged or unusual TIFF ({error}): get a complete copy of it."
-            ) from error
+        except (tifffile.TiffFileError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
+            raise TiffError(f"{path.name} is a damaged or truncated TIFF: get a complete copy of it.") from error
         self.levels = tuple(level.info for level in self._levels)
         self._check_decodable()
         self._kind = SampleKind.of(self._levels[0].planes[0].page, len(self._levels[0].planes))
@@ -275,6 +274,18 @@ class TiffSource:
         self._file = None
         if self._reference is not None:
             self._reference.close()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No log lines of tifffile about a file that may be damaged: the user gets a sentence of ours."""
+    logger = tifffile.logger()
+    was = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = was
 
 
 class _File:

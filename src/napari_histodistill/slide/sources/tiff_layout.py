@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import tifffile
 
+from napari_histodistill.slide.errors import SlideError
 from napari_histodistill.slide.metadata import SlideMetadata, micrometres
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _ome_levels(tif: tifffile.TiffFile) -> tuple[list[LevelPages], list[str]]:
         picked = numbers[tuple(slice(channels) if axis == "C" else 0 for axis in stacked)].ravel()
         pages = [level.pages[int(number)] for number in picked[:channels]]
         if any(page is None or page.parent.filehandle.path != tif.filehandle.path for page in pages):
-            raise tifffile.TiffFileError("its planes are spread over several files")
+            raise SlideError(f"{tif.filename} keeps its planes in several files: convert it to one OME-TIFF.")
         levels.append(_planes(pages[0]) if channels == 1 else tuple((page, 0) for page in pages))
     names = {"C": "channel", "Z": "depth", "T": "time"}
     notes = [f"Only the first {names.get(axis, axis)} of the image is shown." for axis in sorted(left_out)]
