@@ -49,6 +49,11 @@ def test_a_few_epochs_learn_to_rank_bags(request_for, recorder, method):
     assert not (result.folder / CHECKPOINT).exists()
 
 
+def test_the_bag_loss_alone_learns_too(request_for, recorder):
+    result = train_teacher(request_for(epochs=8, recipe=replace(RECIPE, prior=0.0)), recorder)
+    assert result.epochs[-1].bag_auc == 1.0
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(request_for, recorder):
     folders = [
         train_teacher(request_for(name, seed=seed, epochs=1), recorder).folder

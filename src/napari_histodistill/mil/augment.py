@@ -56,16 +56,21 @@ class Augmentation:
 
 
 def dense_tissue(image: NDArray[np.uint8], mpp: float, share: float) -> NDArray[np.bool_]:
-    """Where an image (h, w, 3) is stained densely enough for tumour, bool (h, w).
+    """Where an image (h, w, 3) is stained densely enough for epithelium, bool (h, w).
 
-    Tumour is made of cells, so pale tissue (mucus, oedema, fibres, muscle, glass) next to it is not tumour, though no
-    image-level label says so. Dense is where the optical density, smoothed at the scale of a cell (sigma 9 µm), is at
-    least ``share`` of its mean over the image's tissue.
+    Tumour is made of crowded cells, so the pale tissue beside it (fibres, oedema, muscle, glass) is hardly tumour,
+    though no image-level label says so. Dense is where the optical density, smoothed at the scale of a cell (sigma 9 µm), is at
+    least ``share`` of its mean over the image's tissue; holes up to 0.01 mm², lumens mostly, belong to what surrounds
+    them.
     """
     density = -np.log(np.maximum(image, 1) / 255.0).mean(2)
     tissue = density > 0.15
     mean = density[tissue].mean() if tissue.any() else 0.0
-    return np.asarray(ndimage.gaussian_filter(density, 9 / mpp) >= share * mean)
+    dense: NDArray[np.bool_] = ndimage.gaussian_filter(density, 9 / mpp) >= share * mean
+    holes, _ = ndimage.label(ndimage.binary_fill_holes(dense) & ~dense)
+    small = np.bincount(holes.ravel()) <= 0.01e6 / mpp**2
+    small[0] = False
+    return dense | small[holes]
 
 
 def random_crop(image: NDArray[np.uint8], size: int, zoom: tuple[float, float], rng: Generator) -> NDArray[np.uint8]:
@@ -179,15 +184,15 @@ def exchange_halves(positive: Tensor, negative: Tensor, share: float, rng: Gener
 
     Parameters
     ----------
-    positive, negative : Tensor (n, 4 or 5, h, h)
-        Images, as the fourth plane where tumour can be, and as the fifth one targets if there are any.
+    positive, negative : Tensor (n, 3 or 4, h, h)
+        Images, with targets as the fourth plane if there are any.
     share : float
         Share of the pairs that are exchanged.
 
     Returns
     -------
     Batch
-        2n images; a bag for every whole image and every half, pale tissue apart (`set_pale_apart`).
+        2n images; a bag for every whole image and every half.
     """
     n, size = len(positive), positive.shape[-1]
     cut = round(share * n)
@@ -198,29 +203,12 @@ def exchange_halves(positive: Tensor, negative: Tensor, share: float, rng: Gener
     mine, other, whole = half.float(), 1 - half.float(), torch.ones(n - cut, size, size)
     i, j = torch.arange(n), torch.arange(n, 2 * n)
     planes = torch.cat([first, second])
-    batch = Batch(
+    return Batch(
         images=planes[:, :3],
         bag_image=torch.cat([i, i[:cut], j[:cut], j]),
         bag_label=torch.cat([torch.ones(n), torch.zeros(cut), torch.ones(cut), torch.zeros(n)]),
         bag_inside=torch.cat([mine, whole, other, other, mine, whole]),
-        targets=planes[:, 4] if planes.shape[1] > 4 else None,
-    )
-    return set_pale_apart(batch, (planes[:, 3] >= 0.5).float())
-
-
-def set_pale_apart(batch: Batch, dense: Tensor) -> Batch:
-    """Make the pixels of positive bags that are not ``dense`` (n, h, h; 1 or 0) negative bags of their own."""
-    there = dense[batch.bag_image]
-    positive = batch.bag_label > 0
-    pale = (batch.bag_inside * (1 - there))[positive]
-    some = pale.mean((1, 2)) > 0.02
-    inside = torch.where(positive[:, None, None], batch.bag_inside * there, batch.bag_inside)
-    left = inside.mean((1, 2)) > 0.02
-    return replace(
-        batch,
-        bag_image=torch.cat([batch.bag_image[left], batch.bag_image[positive][some]]),
-        bag_label=torch.cat([batch.bag_label[left], torch.zeros(int(some.sum()))]),
-        bag_inside=torch.cat([inside[left], pale[some]]),
+        targets=planes[:, 3] if planes.shape[1] > 3 else None,
     )
 
 

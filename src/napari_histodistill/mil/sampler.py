@@ -37,8 +37,6 @@ class Sampler:
     crop, batch : int
         Side of the training images in px, and their number in a batch.
     augmentation : Augmentation
-    dense : sequence of bool (h, w), optional
-        Where tumour can be in each image; everywhere if not given.
     targets : sequence of uint8 (h, w), optional
         Tumour probability x 255 of every pixel.
     """
@@ -50,15 +48,12 @@ class Sampler:
         crop: int,
         batch: int,
         augmentation: Augmentation,
-        dense: Sequence[NDArray[np.bool_]] | None = None,
         targets: Sequence[NDArray[np.uint8]] | None = None,
     ) -> None:
-        places = dense if dense is not None else [np.ones(image.shape[:2], bool) for image in images]
-        extra = [[] for _ in images] if targets is None else [[target] for target in targets]
-        self._planes = [
-            np.dstack([image, place.astype(np.uint8) * 255, *more])
-            for image, place, more in zip(images, places, extra, strict=True)
-        ]
+        if targets is None:
+            self._planes = list(images)
+        else:
+            self._planes = [np.dstack([image, target]) for image, target in zip(images, targets, strict=True)]
         self._members = [np.flatnonzero(np.asarray(labels) == label) for label in (1, 0)]
         self.crop, self.half, self.augmentation = crop, max(1, batch // 2), augmentation
         self.steps = -(-len(self._planes) // (2 * self.half))

@@ -58,9 +58,10 @@ class Recipe:
     lr : float
         Peak learning rate of the encoder, after a warm-up along half a cosine to zero; the heads' is ten times that.
     weight_decay : float
+    prior : float
+        Weight of the density prior beside the bag loss: the pixel loss against the dense tissue of positive bags.
     density : float
-        Share of the mean density of an image's tissue from which a place in it can be tumour, see `dense_tissue`; 0
-        for everywhere.
+        Share of the mean density of an image's tissue from which a place counts as dense, see `dense_tissue`.
     enough : float
         How well a positive bag must be found before it costs nothing, see `losses`.
     average : float
@@ -76,8 +77,9 @@ class Recipe:
     batch: int = 16
     lr: float = 3e-4
     weight_decay: float = 1e-2
+    prior: float = 1.0
     density: float = 0.75
-    enough: float = 0.9
+    enough: float = 0.8
     average: float = 0.99
     width: int = 0
     context_um: float = 0.0
@@ -164,10 +166,10 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
     torch.manual_seed(request.seed)
     network = SideNetwork(recipe.encoder, fusion_weights(request.method), recipe.width, recipe.context_um, recipe.mpp)
     network.encoder.load_imagenet()
-    sampler = make_sampler(train, recipe, mask_targets(train, recipe.mpp) if request.method == MASKS else None)
+    sampler = make_sampler(train, recipe, request.method)
     card = make_card(request, dataset, network)
     trainer = Trainer(
-        network, loss_of(request.method, recipe.enough), sampler, recipe, request.epochs, pick_device(request.device)
+        network, loss_of(request.method, recipe), sampler, recipe, request.epochs, pick_device(request.device)
     )
     checkpoint = request.out / CHECKPOINT
     request.out.mkdir(parents=True, exist_ok=True)
@@ -195,20 +197,24 @@ def fusion_weights(method: str) -> tuple[float, ...]:
     return FAMILIES["gm" if method == MASKS else method].weights
 
 
-def loss_of(method: str, enough: float = 1.0) -> Callable[[Maps, Batch], Tensor]:
-    """The loss of a batch under a method: mean over bags (weighted by the root of their area), or over pixels."""
+def loss_of(method: str, recipe: Recipe) -> Callable[[Maps, Batch], Tensor]:
+    """The loss of a batch: of its bags (mean, weighted by the root of their area) and the density prior, or of pixels.
+
+    The pixels' loss alone is for the method "masks".
+    """
     if method == MASKS:
         return target_loss
     family = FAMILIES[method]
 
-    def bag_loss(maps: Maps, batch: Batch) -> Tensor:
+    def loss(maps: Maps, batch: Batch) -> Tensor:
         stride = batch.images.shape[-1] // maps.fused.shape[-1]
         inside = batch.bag_inside[:, ::stride, ::stride]
         weight = inside.mean((1, 2)).sqrt()
-        losses = family.loss(maps.all()[batch.bag_image], batch.bag_label, inside, enough)
-        return (losses * weight).sum() / weight.sum()
+        losses = family.loss(maps.all()[batch.bag_image], batch.bag_label, inside, recipe.enough)
+        bags = (losses * weight).sum() / weight.sum()
+        return bags + recipe.prior * target_loss(maps, batch) if recipe.prior else bags
 
-    return bag_loss
+    return loss
 
 
 def target_loss(maps: Maps, batch: Batch) -> Tensor:
@@ -219,12 +225,24 @@ def target_loss(maps: Maps, batch: Batch) -> Tensor:
     return pixel_loss(maps.all(), (batch.targets[:, ::stride, ::stride] >= 0.5).float())
 
 
-def make_sampler(dataset: BagDataset, recipe: Recipe, targets: Sequence[NDArray[np.uint8]] | None = None) -> Sampler:
-    """A sampler of the images of a data set, read into memory at the recipe's mpp."""
+def make_sampler(dataset: BagDataset, recipe: Recipe, method: str) -> Sampler:
+    """A sampler of the images of a data set, read into memory at the recipe's mpp, with the targets of the method."""
     images = [bag.read_image(recipe.mpp) for bag in dataset.bags]
     labels = [bag.label for bag in dataset.bags]
-    dense = [dense_tissue(image, recipe.mpp, recipe.density) for image in images]
-    return Sampler(images, labels, recipe.crop, recipe.batch, recipe.augmentation, dense, targets)
+    targets = mask_targets(dataset, recipe.mpp) if method == MASKS else prior_targets(images, labels, recipe)
+    return Sampler(images, labels, recipe.crop, recipe.batch, recipe.augmentation, targets)
+
+
+def prior_targets(
+    images: Sequence[NDArray[np.uint8]], labels: Sequence[int], recipe: Recipe
+) -> list[NDArray[np.uint8]] | None:
+    """What the density prior takes for tumour (255): the dense tissue of positive images; None without the prior."""
+    if not recipe.prior:
+        return None
+    return [
+        dense_tissue(image, recipe.mpp, recipe.density).astype(np.uint8) * np.uint8(255 * label)
+        for image, label in zip(images, labels, strict=True)
+    ]
 
 
 def mask_targets(dataset: BagDataset, mpp: float) -> list[NDArray[np.uint8]]:
