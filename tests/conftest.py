@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 SKIP_REASON = "shared data not found (set HISTODISTILL_DATA to its folder)"
@@ -28,6 +33,101 @@ def data_dir() -> Path:
 @pytest.fixture(scope="session")
 def slides_dir(data_dir: Path) -> Path:
     return data_dir / "slides"
+
+
+@dataclass
+class Window:
+    """A napari window with real OpenGL, and what a person would do with it."""
+
+    viewer: Any
+
+    def look(self, centre: tuple[float, float], zoom: float) -> np.ndarray:
+        """Point the camera at a world position, ``zoom`` canvas px per world unit; returns the canvas, RGB."""
+        from napari_histodistill.viewer.geometry import camera_of
+
+        camera_of(self.viewer).center = centre
+        camera_of(self.viewer).zoom = zoom
+        self.settle()
+        return self.viewer.screenshot(canvas_only=True, flash=False)[..., :3]
+
+    def settle(self, seconds: float = 0.15) -> None:
+        """Let Qt and OpenGL catch up."""
+        from qtpy.QtWidgets import QApplication
+
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            QApplication.processEvents()
+            time.sleep(0.01)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 90) -> None:
+        """Let things happen until a condition holds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            self.settle(0.03)
+        self.settle()
+
+    def canvas_position(self, world: tuple[float, float]) -> tuple[int, int]:
+        """Where a world position is on the canvas: (x, y) in px."""
+        from napari_histodistill.viewer.geometry import camera_of
+
+        height, width = self.viewer.screenshot(canvas_only=True, flash=False).shape[:2]
+        camera = camera_of(self.viewer)
+        y, x = ((world[i] - camera.center[-2:][i]) * camera.zoom for i in (0, 1))
+        return round(width / 2 + x), round(height / 2 + y)
+
+    def drag(self, *world: tuple[float, float], button: str = "LeftButton") -> None:
+        """Press at the first world position, move over the others, release at the last."""
+        from qtpy.QtCore import QPoint, Qt
+        from qtpy.QtTest import QTest
+
+        canvas = self.viewer.window._qt_viewer.canvas.native
+        points = [QPoint(*self.canvas_position(position)) for position in world]
+        button = getattr(Qt.MouseButton, button)
+        QTest.mouseMove(canvas, points[0])
+        self.settle(0.05)
+        QTest.mousePress(canvas, button, pos=points[0])
+        for point in points[1:]:
+            _move_with_button(canvas, point, button)
+            self.settle(0.02)
+        QTest.mouseRelease(canvas, button, pos=points[-1])
+        self.settle(0.1)
+
+
+    def hover(self, *world: tuple[float, float]) -> None:
+        """Move the mouse over world positions with no button down."""
+        from qtpy.QtCore import QPoint, Qt
+
+        canvas = self.viewer.window._qt_viewer.canvas.native
+        for position in world:
+            _move_with_button(canvas, QPoint(*self.canvas_position(position)), Qt.MouseButton.NoButton)
+            self.settle(0.02)
+
+
+def _move_with_button(canvas: Any, point: Any, button: Any) -> None:
+    """Move the mouse; QTest.mouseMove does not tell which button is down."""
+    from qtpy.QtCore import QEvent, QPointF, Qt
+    from qtpy.QtGui import QMouseEvent
+    from qtpy.QtWidgets import QApplication
+
+    place = QPointF(point)
+    event = QMouseEvent(
+        QEvent.Type.MouseMove,
+        place,
+        QPointF(canvas.mapToGlobal(point)),
+        Qt.MouseButton.NoButton,
+        button,
+        Qt.KeyboardModifier.NoModifier,
+    )
+    QApplication.sendEvent(canvas, event)
+
+
+@pytest.fixture
+def window(make_napari_viewer: Callable[..., Any]) -> Window:
+    """A napari window that is really drawn."""
+    window = Window(make_napari_viewer(show=True))
+    window.settle()
+    return window
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

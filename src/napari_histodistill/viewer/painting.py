@@ -25,6 +25,10 @@ napari floods the whole array on the main thread, which takes seconds on a slide
 """
 
 
+RIGHT: Final = 2
+"""Number of the right mouse button in napari's events."""
+
+
 class Painting:
     """Connects a Labels layer to the `EditableMask` whose ``data`` it shows.
 
@@ -100,23 +104,30 @@ class Painting:
         if window is not None:
             show_window(self.layer, window)
 
-    def _on_drag(self, _layer: Labels, _event: Any) -> Generator[None]:
-        """Follow a stroke from press to release, which ends it even if no pixel took another value."""
+    def _on_drag(self, _layer: Labels, event: Any) -> Generator[None]:
+        """Follow a stroke from press to release, which ends it even if no pixel took another value.
+
+        The right button begins an outline, which goes on after its release and ends with `_paint_polygon`.
+        """
         self._warned = False
         yield
-        while _event.type == "mouse_move":
+        while event.type == "mouse_move":
             yield
-        self.mask.commit()
+        if event.button != RIGHT:
+            self.mask.commit()
 
     def _on_paint(self, event: Any) -> None:
-        """Take over changes that did not come through `_paint`, such as ``data_setitem`` of a script."""
+        """Take over changes that did not come through `_paint`, such as ``data_setitem`` of a script.
+
+        napari emits this before it writes the data where the change is not part of a stroke.
+        """
         for atom in event.value:
             if hasattr(atom, "slice_key"):
-                footprint = (
-                    np.ones([s.stop - s.start for s in atom.slice_key], bool) if atom.mask is None else atom.mask
-                )
+                footprint = np.ones([s.stop - s.start for s in atom.slice_key], bool) if atom.mask is None else atom.mask
                 self.mask.record(atom.slice_key, footprint, int(atom.new_value))
             else:
+                indices, _before, after = atom
+                self.mask.data[indices] = after
                 self._show(self.mask.sync())
         self.mask.commit()
 

@@ -180,7 +180,7 @@ class TeacherWidget(Panel):
         section.addWidget(
             note(
                 "<i>Corrections stay when threshold, smoothing or model change, and are saved as you paint. "
-                "Right-drag draws an outline and fills it.</i>"
+                "To fill an area, right-click and follow its outline back to the start.</i>"
             )
         )
 
