@@ -59,9 +59,9 @@ def dense_tissue(image: NDArray[np.uint8], mpp: float, share: float) -> NDArray[
     """Where an image (h, w, 3) is stained densely enough for epithelium, bool (h, w).
 
     Tumour is made of crowded cells, so the pale tissue beside it (fibres, oedema, muscle, glass) is hardly tumour,
-    though no image-level label says so. Dense is where the optical density, smoothed at the scale of a cell (sigma 9 µm), is at
-    least ``share`` of its mean over the image's tissue; holes up to 0.01 mm², lumens mostly, belong to what surrounds
-    them.
+    though no image-level label says so. Dense is where the optical density, smoothed at the scale of a cell (sigma
+    9 µm), is at least ``share`` of its mean over the image's tissue; holes up to 0.01 mm², lumens mostly, belong to
+    what surrounds them.
     """
     density = -np.log(np.maximum(image, 1) / 255.0).mean(2)
     tissue = density > 0.15

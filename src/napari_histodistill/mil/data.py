@@ -15,11 +15,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.nets.stain import fit_stain, normalise_stain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
+
+    from napari_histodistill.nets.stain import StainStatistics
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -64,8 +67,8 @@ class Bag:
         """Whether the tumour pixels of the image are known."""
         return self.label == 0 or self.mask is not None
 
-    def read_image(self, mpp: float | None = None) -> NDArray[np.uint8]:
-        """The image as uint8 (h, w, 3), resampled (antialiased) to ``mpp`` where that is given."""
+    def read_image(self, mpp: float | None = None, reference: StainStatistics | None = None) -> NDArray[np.uint8]:
+        """The image as uint8 (h, w, 3), resampled (antialiased) to ``mpp`` and its stain normalised where given."""
         try:
             with Image.open(self.image) as file:
                 picture = file.convert("RGB")
@@ -74,7 +77,9 @@ class Bag:
         if mpp is not None and abs(mpp / self.mpp - 1) > 0.01:
             size = tuple(max(1, round(side * self.mpp / mpp)) for side in picture.size)
             picture = picture.resize((size[0], size[1]), Image.Resampling.BICUBIC)
-        return np.asarray(picture)
+        image = np.asarray(picture)
+        own = fit_stain([image]) if reference else None
+        return normalise_stain(image, own, reference) if reference and own else image
 
     def read_truth(self) -> NDArray[np.bool_]:
         """Tumour pixels (h, w) at the mask's own resolution; of a negative image without a mask, at the image's."""

@@ -12,7 +12,7 @@ from scipy import ndimage
 from napari_histodistill.metrics import ImageScore, bootstrap_dice, score_image, summarise
 from napari_histodistill.mil.data import DatasetError
 from napari_histodistill.nets.card import ModelError
-from napari_histodistill.nets.stain import REINHARD, StainStatistics, fit_stain, normalise_stain
+from napari_histodistill.nets.stain import REINHARD, StainStatistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,10 +148,7 @@ def predict_bag(
 
     With a ``reference`` the image's stain is first normalised to it.
     """
-    image = bag.read_image(model.card.mpp)
-    own = fit_stain([image]) if reference else None
-    if reference and own:
-        image = normalise_stain(image, own, reference)
+    image = bag.read_image(model.card.mpp, reference)
     probability: NDArray[np.float32] = model.predict(image[None])[0]
     if smoothing_um > 0:
         probability = ndimage.gaussian_filter(probability, smoothing_um / model.card.mpp)

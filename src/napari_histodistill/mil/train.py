@@ -24,6 +24,7 @@ from napari_histodistill.mil.sampler import Sampler
 from napari_histodistill.nets.card import Architecture, ModelCard, Training
 from napari_histodistill.nets.model import Model, normalise, pick_device, save_model
 from napari_histodistill.nets.network import SideNetwork
+from napari_histodistill.nets.stain import REINHARD, fit_stain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,6 +69,8 @@ class Recipe:
         Decay per step of the running average of the weights; the average is the model.
     width, context_um : int, float
         See `SideNetwork`.
+    normalise : bool
+        Normalise the stain of every image to that of the training images before anything else.
     augmentation : Augmentation
     """
 
@@ -83,6 +86,7 @@ class Recipe:
     average: float = 0.99
     width: int = 0
     context_um: float = 0.0
+    normalise: bool = True
     augmentation: Augmentation = field(default_factory=Augmentation)
 
 
@@ -166,16 +170,17 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
     torch.manual_seed(request.seed)
     network = SideNetwork(recipe.encoder, fusion_weights(request.method), recipe.width, recipe.context_um, recipe.mpp)
     network.encoder.load_imagenet()
-    sampler = make_sampler(train, recipe, request.method)
-    card = make_card(request, dataset, network)
-    trainer = Trainer(
-        network, loss_of(request.method, recipe), sampler, recipe, request.epochs, pick_device(request.device)
-    )
+    colours = fit_stain(bag.read_image(recipe.mpp) for bag in train.bags)
+    reference = colours if recipe.normalise else None
+    sampler = make_sampler(train, recipe, request.method, reference)
+    card = make_card(request, dataset, network, colours)
+    loss, device = loss_of(request.method, recipe), pick_device(request.device)
+    trainer = Trainer(network, loss, sampler, recipe, request.epochs, device)
     checkpoint = request.out / CHECKPOINT
     request.out.mkdir(parents=True, exist_ok=True)
     if request.resume and checkpoint.is_file():
         trainer.load(checkpoint)
-    validation = read_images(dataset.part("val"), recipe.mpp)
+    validation = read_images(dataset.part("val"), recipe.mpp, reference)
     trainer.run(request.seed, control, checkpoint, lambda: bag_auc(Model(trainer.average, card), validation))
     save_model(request.out, trainer.average, card)
     checkpoint.unlink(missing_ok=True)
@@ -225,23 +230,22 @@ def target_loss(maps: Maps, batch: Batch) -> Tensor:
     return pixel_loss(maps.all(), (batch.targets[:, ::stride, ::stride] >= 0.5).float())
 
 
-def make_sampler(dataset: BagDataset, recipe: Recipe, method: str) -> Sampler:
-    """A sampler of the images of a data set, read into memory at the recipe's mpp, with the targets of the method."""
-    images = [bag.read_image(recipe.mpp) for bag in dataset.bags]
+def make_sampler(dataset: BagDataset, recipe: Recipe, method: str, reference: StainStatistics | None = None) -> Sampler:
+    """A sampler of the images of a data set, read into memory as the network wants them, with the method's targets."""
+    images = [image for _, image in read_images(dataset, recipe.mpp, reference)]
     labels = [bag.label for bag in dataset.bags]
-    targets = mask_targets(dataset, recipe.mpp) if method == MASKS else prior_targets(images, labels, recipe)
+    targets = mask_targets(dataset, recipe.mpp) if method == MASKS else prior_targets(dataset, recipe)
     return Sampler(images, labels, recipe.crop, recipe.batch, recipe.augmentation, targets)
 
 
-def prior_targets(
-    images: Sequence[NDArray[np.uint8]], labels: Sequence[int], recipe: Recipe
-) -> list[NDArray[np.uint8]] | None:
+def prior_targets(dataset: BagDataset, recipe: Recipe) -> list[NDArray[np.uint8]] | None:
     """What the density prior takes for tumour (255): the dense tissue of positive images; None without the prior."""
     if not recipe.prior:
         return None
     return [
-        dense_tissue(image, recipe.mpp, recipe.density).astype(np.uint8) * np.uint8(255 * label)
-        for image, label in zip(images, labels, strict=True)
+        dense_tissue(bag.read_image(recipe.mpp), recipe.mpp, recipe.density).astype(np.uint8)
+        * np.uint8(255 * bag.label)
+        for bag in dataset.bags
     ]
 
 
@@ -255,9 +259,11 @@ def mask_targets(dataset: BagDataset, mpp: float) -> list[NDArray[np.uint8]]:
     return targets
 
 
-def read_images(dataset: BagDataset, mpp: float) -> list[tuple[Bag, NDArray[np.uint8]]]:
-    """Bags with their images at ``mpp``."""
-    return [(bag, bag.read_image(mpp)) for bag in dataset.bags]
+def read_images(
+    dataset: BagDataset, mpp: float, reference: StainStatistics | None
+) -> list[tuple[Bag, NDArray[np.uint8]]]:
+    """Bags with their images at ``mpp``, normalised to a reference stain where there is one."""
+    return [(bag, bag.read_image(mpp, reference)) for bag in dataset.bags]
 
 
 def bag_auc(model: Model, images: Sequence[tuple[Bag, NDArray[np.uint8]]]) -> float | None:
@@ -296,6 +302,7 @@ def make_card(
         mpp=recipe.mpp,
         margin=network.margin,
         multiple=network.multiple,
+        stain_normalisation=REINHARD if recipe.normalise and colours else None,
         stain_reference=colours.to_card() if colours else None,
         scope=("Research use only, not for diagnosis.", f"Trained on {dataset.name} from {labels}, not validated."),
         training=training,

@@ -7,6 +7,7 @@ that are fitted apart show seams.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -54,16 +55,13 @@ def _is_triple(value: object) -> TypeGuard[Sequence[float]]:
     return isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, float | int) for v in value)
 
 
-def fit_stain(
-    images: Iterable[NDArray[np.uint8]], tissue: Iterable[NDArray[np.bool_]] | None = None
-) -> StainStatistics | None:
-    """Colour statistics over the tissue of one or more images.
+def fit_stain(images: Iterable[NDArray[np.uint8]]) -> StainStatistics | None:
+    """Colour statistics over the tissue of one or more images, together.
 
     Parameters
     ----------
     images : iterable of uint8 (h, w, 3)
-    tissue : iterable of bool (h, w), optional
-        Where the tissue is; if None, wherever the mean optical density is at least 0.15.
+        Pixels with a mean optical density under 0.15 are glass and left out.
 
     Returns
     -------
@@ -71,10 +69,11 @@ def fit_stain(
         None where there is too little tissue (under 100 pixels) to say.
     """
     count, total, squares = 0, np.zeros(3), np.zeros(3)
-    masks = iter(tissue) if tissue is not None else None
     for image in images:
-        mask = next(masks) if masks is not None else _is_tissue(image)
-        lab = rgb2lab(image[mask])
+        pixels = image[_is_tissue(image)]
+        if not len(pixels):
+            continue
+        lab = rgb2lab(pixels)
         count += len(lab)
         total += lab.sum(0)
         squares += (lab**2).sum(0)
@@ -93,5 +92,7 @@ def _is_tissue(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def normalise_stain(image: NDArray[np.uint8], source: StainStatistics, target: StainStatistics) -> NDArray[np.uint8]:
     """An image (..., h, w, 3) whose tissue has the statistics ``source``, in the colours of ``target``; glass stays."""
     lab = (rgb2lab(image) - source.mean) * (np.array(target.std) / source.std) + target.mean
-    changed = np.clip(np.rint(lab2rgb(lab) * 255), 0, 255).astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Conversion from CIE-LAB")  # colours outside sRGB are clipped, as meant
+        changed = np.clip(np.rint(lab2rgb(lab) * 255), 0, 255).astype(np.uint8)
     return np.where(_is_tissue(image)[..., None], changed, image)

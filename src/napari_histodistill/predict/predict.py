@@ -18,6 +18,7 @@ from napari_histodistill.predict.engine import compute, report, torch_threads
 from napari_histodistill.predict.figures import Figures, summarise_blocks
 from napari_histodistill.predict.mask import mask_blocks
 from napari_histodistill.predict.request import PredictSummary
+from napari_histodistill.predict.stain import with_normalised_stain
 from napari_histodistill.predict.tiling import BLOCK, Tiling
 from napari_histodistill.predict.writer import BlockWriter
 from napari_histodistill.slide import open_slide
@@ -184,6 +185,7 @@ def _compute_missing(
         model = load_model(request.model, request.device)
     center = None if request.center is None else entry.grid.from_level0(*request.center)
     order = tiling.ordered(missing, center)
+    model = with_normalised_stain(model, slide, tiling, tiles, entry.tissue_on_grid(run))
     with torch_threads(request.threads):
         compute(order, slide=slide, tiling=tiling, model=model, writer=writer, control=control, total=len(tiles))
     return model.device, len(missing)
