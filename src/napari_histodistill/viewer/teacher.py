@@ -305,7 +305,7 @@ class TeacherControl:
         return True
 
     def _on_done(self, summary: PredictSummary) -> None:
-        self.progress, self._stale = None, False
+        self.progress, self._stale, self._stopping = None, False, False
         if self._show_current_run():
             assert self.result is not None
             run = self.result.entry.run

@@ -1,0 +1,244 @@
+"""The dock widgets as a user meets them, on generated and real slides."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtWidgets import QDockWidget
+
+from napari_histodistill.slide.synthetic import draw_slide, write_slide
+from napari_histodistill.study import RunState, Study
+from napari_histodistill.viewer.layers import Role
+from napari_histodistill.viewer.teacher import TeacherState, default_study_folder
+from napari_histodistill.widgets.session import session_of
+
+pytestmark = pytest.mark.viewer
+PLUGIN = "napari-histodistill"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def drawn_path(tmp_path_factory):
+    """A generated slide of 2,048 x 3,072 px."""
+    path = tmp_path_factory.mktemp("drawn") / "drawn.tiff"
+    write_slide(draw_slide((2048, 3072)), path)
+    return path
+
+
+@pytest.fixture
+def widgets(window):
+    """Both widgets, docked the way the menu does it."""
+    docked = [window.viewer.window.add_plugin_dock_widget(PLUGIN, name)[1] for name in ("Slide", "Teacher")]
+    window.settle()
+    return docked
+
+
+def open_slide_in(window, path, study=None):
+    window.viewer.open(path, plugin=PLUGIN)
+    window.settle()
+    view = session_of(window.viewer).current
+    if study is not None:
+        view.teacher.choose_study(study)
+    return view
+
+
+def test_without_a_slide_the_widgets_say_so_and_offer_nothing_to_run(widgets):
+    slide, teacher = widgets
+    assert slide.facts.value("File") == "none open"
+    assert not slide.find_button.isEnabled()
+    assert not teacher.run_button.isEnabled()
+    assert teacher.scope.message == "Open a slide first."
+
+
+def test_both_widgets_fit_a_small_laptop_and_share_one_place(window, widgets):
+    main = window.viewer.window._qt_window
+    main.resize(1366, 768)
+    window.settle(0.3)
+    assert main.width() <= 1366
+    assert main.height() <= 768
+    docks = [dock for dock in main.findChildren(QDockWidget) if dock.isAncestorOf(widgets[0])]
+    assert len(main.tabifiedDockWidgets(docks[0])) == 1
+    assert all(widget.width() < 420 for widget in widgets)
+
+
+def test_the_slide_widget_says_what_the_slide_is(window, widgets, slides_dir):
+    slide, _ = widgets
+    open_slide_in(window, slides_dir / "CMU-1-Small-Region.svs")
+    assert slide.facts.value("Size") == "2 220 × 2 967 px"
+    assert slide.facts.value("Area") == "1.1 × 1.5 mm"
+    assert slide.facts.value("Objective") == "20×"
+    assert slide.mpp_box.value() == pytest.approx(0.499, abs=1e-4)
+    assert not slide.mpp_problem.message
+    names = [slide.pictures.itemText(index) for index in range(slide.pictures.count())]
+    assert {"label", "macro"} <= set(names)
+    assert len(window.viewer.layers) == 1  # no label on screen unless asked for
+
+
+def test_an_absurd_pixel_size_is_asked_for_and_then_places_every_layer(window, widgets, slides_dir):
+    slide, teacher = widgets
+    view = open_slide_in(window, slides_dir / "CMU-1-Small-Region-wrong-mpp.jpeg.tiff")
+    assert "pixel size" in slide.mpp_problem.message
+    assert teacher.status.text() == TeacherState.NO_MPP.value
+    assert not teacher.run_button.isEnabled()
+    slide.find_button.click()
+    window.wait(lambda: view.tissue.mask is not None)
+    slide.mpp_box.setValue(0.5)
+    slide.mpp_button.click()
+    window.settle()
+    assert not slide.mpp_problem.message
+    assert teacher.run_button.isEnabled()
+    extents = [layer.extent.world for layer in window.viewer.layers]
+    assert all(str(layer.units[0]) == "micrometer" for layer in window.viewer.layers)
+    for layer, extent in zip(window.viewer.layers, extents, strict=True):
+        edges = extent + np.array([[-0.5], [0.5]]) * layer.scale
+        np.testing.assert_allclose(edges, [[-0.25, -0.25], np.array(view.slide.shape) * 0.5 - 0.25], atol=1e-6)
+
+
+def test_a_pixel_size_that_no_slide_has_is_refused(window, widgets, slides_dir):
+    from napari.utils.notifications import notification_manager
+
+    slide, _ = widgets
+    view = open_slide_in(window, slides_dir / "CMU-1-Small-Region.svs")
+    slide.mpp_box.setValue(0)
+    slide.mpp_button.click()
+    assert "0.05 to 8" in notification_manager.records[-1].message
+    assert view.slide.mpp == pytest.approx((0.499, 0.499))
+
+
+def test_tissue_is_found_follows_its_settings_and_keeps_what_was_painted(window, widgets, drawn_path):
+    slide, _ = widgets
+    view = open_slide_in(window, drawn_path)
+    slide.find_button.click()
+    window.wait(lambda: view.tissue.mask is not None)
+    layer = view.layer(Role.TISSUE)
+    assert layer.name == "tissue"
+    before = view.tissue.fraction
+    assert 0.2 < before < 0.9
+    layer.brush_size = 9
+    layer.paint((5, 5), 3)
+    slide.threshold.slider.setValue(0.2)
+    window.wait(lambda: not view.tissue.busy)
+    assert view.tissue.fraction < before
+    assert layer.data[5, 5] == 3
+    assert "Edited by hand" in slide.tissue_note.text()
+
+
+def test_a_slide_that_is_not_he_gets_a_warning_before_anything_runs(window, widgets, slides_dir, tmp_path):
+    slide, teacher = widgets
+    view = open_slide_in(window, slides_dir / "hamamatsu-dapi.ndpi", tmp_path / "study")
+    asked = []
+    view.teacher.ask = lambda question: bool(asked.append(question))
+    teacher.run_button.click()
+    window.wait(lambda: not view.teacher.state.busy)
+    assert "H&E" in asked[0]
+    assert "does not look like H&E" in slide.he_warning.message
+    assert "does not look like H&E" in teacher.he_warning.message
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_scope_of_the_model_is_on_screen_before_the_first_run(window, widgets, drawn_path):
+    _, teacher = widgets
+    view = open_slide_in(window, drawn_path)
+    assert teacher.scope.message == " ".join(view.teacher.card.scope)
+    assert "research" in teacher.scope.message.lower()
+    assert teacher.scope.isVisibleTo(teacher)
+
+
+def test_a_folder_without_a_model_is_refused(window, widgets, drawn_path, tmp_path):
+    from napari.utils.notifications import notification_manager
+
+    view = open_slide_in(window, drawn_path)
+    view.teacher.choose_model(str(tmp_path))
+    assert "model.json" in notification_manager.records[-1].message
+    assert view.teacher.model == "bundled"
+
+
+def test_a_folder_with_other_files_is_not_taken_as_study(window, widgets, drawn_path, tmp_path):
+    _, teacher = widgets
+    (tmp_path / "mine.txt").write_text("precious")
+    open_slide_in(window, drawn_path, tmp_path)
+    assert "other files" in teacher.problem.message
+    assert not teacher.run_button.isEnabled()
+
+
+def test_the_default_study_is_beside_the_slide_where_that_can_be_written(tmp_path):
+    assert default_study_folder(tmp_path / "a.svs") == tmp_path / "a-study"
+    assert default_study_folder(tmp_path / "none" / "a.svs").name == "a-study"
+    assert default_study_folder(tmp_path / "none" / "a.svs").parent != tmp_path / "none"
+
+
+def test_run_correct_and_open_again_on_a_generated_slide(window, widgets, drawn_path, tmp_path):
+    _, teacher = widgets
+    study = tmp_path / "study"
+    view = open_slide_in(window, drawn_path, study)
+    teacher.run_button.click()
+    window.wait(lambda: view.teacher.result is not None)
+    window.wait(lambda: view.teacher.state is TeacherState.DONE)
+    assert "torch" not in sys.modules
+    assert teacher.run_button.text() == "Run again"
+    summary = view.teacher.result.run.record.summary
+    window.wait(lambda: view.teacher.result.figures.tissue_mm2 == pytest.approx(summary["tissue_mm2"]))
+    assert view.teacher.result.figures.tumour_mm2 == pytest.approx(summary["tumour_mm2"])
+    assert f"{summary['tumour_mm2']:.3f} mm²" in teacher.figures.value("Tumour")
+    stored = Study.open(study).slides()[0].pseudo_mask()[:]
+    np.testing.assert_array_equal(view.layer(Role.PSEUDO_MASK).data, stored)
+
+    teacher.brushes.button(3).click()
+    layer = view.layer(Role.PSEUDO_MASK)
+    assert (layer.mode, layer.selected_label) == ("paint", 3)
+    layer.paint((50, 60), 3)
+    window.wait(lambda: teacher.figures.value("Corrections") == "saved", seconds=3)
+    window.viewer.layers.clear()
+    window.settle(0.3)
+    again = open_slide_in(window, drawn_path, study)
+    window.wait(lambda: again.teacher.result is not None and again.layer(Role.PSEUDO_MASK).data[50, 60] == 3)
+    assert again.tissue.mask is not None
+
+
+def test_cancel_keeps_what_was_computed_and_the_run_goes_on_from_there(window, widgets, tmp_path):
+    _, teacher = widgets
+    path = tmp_path / "large.tiff"
+    picture = draw_slide((1024, 2048)).image
+    tifffile.imwrite(
+        path, np.tile(picture, (4, 3, 1)), tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4), resolutionunit=3
+    )
+    view = open_slide_in(window, path, tmp_path / "study")
+    teacher.run_button.click()
+    window.wait(lambda: view.teacher.result is not None and view.teacher.result.entry.run.record.finished)
+    teacher.cancel_button.click()
+    assert view.teacher.state is TeacherState.STOPPING
+    landed = set(view.teacher.result._landed)
+    window.wait(lambda: not view.teacher.state.busy)
+    assert view.teacher.state is TeacherState.PARTIAL
+    assert view.teacher.result._landed == landed  # late news of the cancelled job were dropped
+    assert teacher.run_button.text() == "Resume"
+    entry = Study.open(tmp_path / "study").slides()[0]
+    assert entry.run.record.state is RunState.PARTIAL
+    assert entry.run.record.finished
+    teacher.run_button.click()
+    window.wait(lambda: view.teacher.state is TeacherState.DONE)
+    assert entry.run.record.summary["tiles_computed"] < entry.run.record.summary["tiles"]
+
+
+def test_a_result_is_replaced_only_after_asking(window, widgets, slides_dir, tmp_path):
+    """The whole way on a real slide."""
+    _, teacher = widgets
+    view = open_slide_in(window, slides_dir / "CMU-1-Small-Region.svs", tmp_path / "study")
+    teacher.run_button.click()
+    window.wait(lambda: view.teacher.state is TeacherState.DONE)
+    window.wait(lambda: view.teacher.result.figures.tissue_mm2 > 0.3)
+    canvas = window.look((740.0, 550.0), 0.5)
+    assert canvas.std() > 20
+    asked = []
+    view.teacher.ask = lambda question: bool(asked.append(question))
+    teacher.run_button.click()
+    window.settle()
+    assert "replace it" in asked[0]
+    assert view.teacher.state is TeacherState.DONE
