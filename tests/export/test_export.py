@@ -45,7 +45,8 @@ def entry(tmp_path: Path) -> StudySlide:
         mask[top:bottom, left:right] = value
     run = entry.new_run({"model": "m"})
     run.probability.write(0, 0, np.where(mask == TUMOUR, 204, np.where(mask == NORMAL, 51, 0)).astype(np.uint8))
-    run.replace_pseudo_mask().write(0, 0, mask)
+    with run.replace_pseudo_mask() as target:
+        target.write(0, 0, mask)
     entry.complete_run(run, {"model": "m", "threshold": 0.5, "smoothing_um": 0.0, "unreadable": 0})
     return entry
 

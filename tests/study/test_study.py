@@ -149,7 +149,8 @@ def masked(entry):
     run = entry.new_run(SETTINGS)
     mask = np.full(entry.grid.shape, NORMAL, np.uint8)
     mask[:, :100] = TUMOUR
-    run.replace_pseudo_mask().write(0, 0, mask)
+    with run.replace_pseudo_mask() as target:
+        target.write(0, 0, mask)
     entry.complete_run(run, {})
     return entry
 
@@ -210,3 +211,15 @@ def test_without_a_pseudo_mask_there_is_nothing_to_correct_or_export(entry):
         entry.save_pseudo_mask_region(0, 0, np.ones((2, 2), np.uint8))
     with pytest.raises(StudyError, match="run the teacher first"):
         next(entry.mask_blocks())
+
+
+def test_a_pseudo_mask_is_replaced_whole_or_not_at_all(masked):
+    run, before = masked.run, np.asarray(masked.pseudo_mask()[:])
+    with pytest.raises(ValueError, match="broadcast"), run.replace_pseudo_mask() as target:
+        target.write(0, 0, np.full((4, 4), 3, np.uint8)[None])
+    assert np.array_equal(masked.pseudo_mask()[:], before)
+    with run.replace_pseudo_mask() as target:
+        target.write(0, 0, np.full((4, 4), 3, np.uint8))
+        assert np.array_equal(masked.pseudo_mask()[:], before)
+    assert (masked.pseudo_mask()[:4, :4] == 3).all()
+    assert sorted(path.name for path in run.folder.glob("pseudo*")) == ["pseudo-mask.ome.zarr"]

@@ -28,7 +28,8 @@ def study(mark, tmp_path):
     entry.save_tissue(np.ones((220, 300), np.uint8), settings={})
     run = entry.new_run({})
     run.probability.write(0, 0, probability_of(entry.grid.shape))
-    run.replace_pseudo_mask()
+    with run.replace_pseudo_mask():
+        pass
     entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
     return folder
 

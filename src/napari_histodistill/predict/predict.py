@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_histodistill.predict.engine import Predictor
     from napari_histodistill.predict.request import PredictRequest
     from napari_histodistill.slide import Slide
+    from napari_histodistill.study import Pyramid
 
 GRID_FACTOR = 2
 """The working grid is about this much coarser than what the model reads."""
@@ -142,11 +143,10 @@ def write_pseudo_mask(
         Gaussian sigma in µm, 0 for none.
     """
     probability = run.probability.levels[0]
-    target = run.replace_pseudo_mask()
     size = entry.grid.pixel_size_um
     rows = -(-entry.grid.shape[0] // BLOCK)
 
-    def corrected_blocks() -> Any:
+    def corrected_blocks(target: Pyramid) -> Any:
         tissue = entry.tissue_on_grid(run)
         for y, x, mask in mask_blocks(probability, tissue, threshold, smoothing_um, size, side=BLOCK):
             if x == 0:
@@ -157,7 +157,8 @@ def write_pseudo_mask(
             height, width = mask.shape
             yield entry.corrected(y, x, mask), probability[y : y + height, x : x + width]
 
-    return summarise_blocks(corrected_blocks(), size)
+    with run.replace_pseudo_mask() as target:
+        return summarise_blocks(corrected_blocks(target), size)
 
 
 def _compute_missing(

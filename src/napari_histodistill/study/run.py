@@ -138,12 +138,29 @@ class Run:
     @property
     def pseudo_mask(self) -> Pyramid | None:
         """What the model says, as labels, once it has been written."""
-        folder = self.folder / "pseudo-mask.ome.zarr"
-        return Pyramid(folder) if (folder / "zarr.json").exists() else None
+        for folder in (self._mask_folder(), self._mask_folder("old")):  # the second after a crash between two renames
+            if (folder / "zarr.json").exists():
+                return Pyramid(folder)
+        return None
 
-    def replace_pseudo_mask(self) -> Pyramid:
-        """An empty pseudo-mask to write into."""
-        return Pyramid.create(self.folder / "pseudo-mask.ome.zarr", self.grid, "labels", name="pseudo-mask")
+    @contextmanager
+    def replace_pseudo_mask(self) -> Iterator[Pyramid]:
+        """An empty pseudo-mask to write into; it takes the place of the one before if the block ends without error."""
+        final, new, old = self._mask_folder(), self._mask_folder("new"), self._mask_folder("old")
+        target = Pyramid.create(new, self.grid, "labels", name="pseudo-mask")
+        try:
+            yield target
+        except BaseException:
+            shutil.rmtree(new)
+            raise
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            final.rename(old)
+        new.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _mask_folder(self, what: str = "") -> Path:
+        return self.folder / f"pseudo-mask{what and f'-{what}'}.ome.zarr"
 
     def delete(self) -> None:
         """Remove the run from disk, its record first, so that a crash leaves no half of a run."""

@@ -123,7 +123,8 @@ class Painting:
         """
         for atom in event.value:
             if hasattr(atom, "slice_key"):
-                footprint = np.ones([s.stop - s.start for s in atom.slice_key], bool) if atom.mask is None else atom.mask
+                size = [axis.stop - axis.start for axis in atom.slice_key]
+                footprint = np.ones(size, bool) if atom.mask is None else atom.mask
                 self.mask.record(atom.slice_key, footprint, int(atom.new_value))
             else:
                 indices, _before, after = atom
