@@ -101,3 +101,17 @@ def test_creating_replaces_what_was_there(tmp_path, odd_grid):
 def test_a_folder_that_is_no_ome_zarr_is_refused(tmp_path):
     with pytest.raises(StudyError, match=r"no OME-Zarr that can be read"):
         Pyramid(tmp_path)
+
+
+def test_a_pyramid_whose_making_was_cut_off_is_not_there(tmp_path, monkeypatch):
+    def fail(*_args, **_settings):
+        raise KeyboardInterrupt
+
+    grid = WorkingGrid((600, 700), (1200, 1400), (0.5, 0.5))
+    with monkeypatch.context() as patch:
+        patch.setattr(zarr.Group, "create_array", fail)
+        with pytest.raises(KeyboardInterrupt):
+            Pyramid.create(tmp_path / "a.ome.zarr", grid, "labels", name="a")
+    assert not (tmp_path / "a.ome.zarr").exists()
+    assert Pyramid.create(tmp_path / "a.ome.zarr", grid, "labels", name="a").shape == (600, 700)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ome.zarr"]

@@ -72,7 +72,7 @@ class Pyramid:
     def create(
         cls, folder: Path, grid: WorkingGrid, kind: Kind, *, name: str, fill: int = 0, multiscale: bool = True
     ) -> Pyramid:
-        """Make an empty one in place of whatever ``folder`` holds.
+        """Make an empty one in place of whatever ``folder`` holds; after a crash it is there whole or not at all.
 
         Parameters
         ----------
@@ -81,15 +81,18 @@ class Pyramid:
         fill : int
             Value of what was never written; takes no space on disk.
         """
-        if folder.exists():
-            shutil.rmtree(folder)
+        new = folder.with_name(f"{folder.name}.partial")
+        for leftover in (new, folder):
+            if leftover.exists():
+                shutil.rmtree(leftover)
         shapes = level_shapes(grid.shape) if multiscale else [grid.shape]
-        group = zarr.create_group(folder, zarr_format=3, attributes={"ome": _metadata(grid, shapes, kind, name)})
+        group = zarr.create_group(new, zarr_format=3, attributes={"ome": _metadata(grid, shapes, kind, name)})
         for index, shape in enumerate(shapes):
             chunks = (min(CHUNK, shape[0]), min(CHUNK, shape[1]))
             group.create_array(
                 str(index), shape=shape, chunks=chunks, dtype=np.uint8, fill_value=fill, dimension_names=["y", "x"]
             )
+        new.rename(folder)
         return cls(folder, "r+")
 
     @property

@@ -48,7 +48,7 @@ def role_of(layer: Layer) -> Role | None:
 
 def find_layer(viewer: ViewerModel, slide: Slide, role: Role) -> Layer | None:
     """The layer of a slide with this role, if the viewer has one."""
-    return next((layer for layer in viewer.layers if slide_of(layer) is slide and role_of(layer) is role), None)
+    return next((layer for layer in viewer.layers if slide_of(layer) is slide and role_of(layer) == role), None)
 
 
 def slide_layer(slide: Slide) -> tuple[list[Any], dict[str, Any], str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import weakref
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
@@ -47,6 +49,11 @@ class _Relay(QObject):
         self.moveToThread(QApplication.instance().thread())
         self.call.connect(self._perform, Qt.ConnectionType.QueuedConnection)
 
+    def send(self, function: Callable[[], None]) -> None:
+        """Have a function called; after the end of the application there is nobody to call it."""
+        with suppress(RuntimeError):  # Qt has deleted this object
+            self.call.emit(function)
+
     def _perform(self, function: Callable[[], None]) -> None:
         function()
 
@@ -63,22 +70,26 @@ class QtRunner:
 
     def start(self, job: AnyJob, *, progress: OnProgress, done: OnDone, failed: OnFailed) -> None:
         """Start a job; the callbacks come on the main thread."""
-        relay = self._relay
+        thread = threading.Thread(
+            target=self._supervise,
+            args=(job, progress, done, failed),
+            name=f"histodistill-news-{job.number}",
+            daemon=True,
+        )
+        thread.start()
 
-        def supervise() -> None:
-            try:
-                events = job.events()
-                while True:
-                    try:
-                        event = next(events)
-                    except StopIteration as end:
-                        relay.call.emit(lambda result=end.value: done(result))
-                        return
-                    relay.call.emit(lambda event=event: progress(event))
-            except Exception as error:  # noqa: BLE001 - every failure of a job goes to whoever started it
-                relay.call.emit(lambda error=error: failed(error))
-
-        threading.Thread(target=supervise, name=f"histodistill-news-{job.number}", daemon=True).start()
+    def _supervise(self, job: AnyJob, progress: OnProgress, done: OnDone, failed: OnFailed) -> None:
+        try:
+            events = job.events()
+            while True:
+                try:
+                    event = next(events)
+                except StopIteration as end:
+                    self._relay.send(partial(done, end.value))
+                    return
+                self._relay.send(partial(progress, event))
+        except Exception as error:  # noqa: BLE001 - every failure of a job goes to whoever started it
+            self._relay.send(partial(failed, error))
 
     def timer(self, seconds: float, function: Callable[[], None]) -> QtTimer:
         """A single-shot timer on the main thread."""
