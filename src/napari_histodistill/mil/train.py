@@ -70,7 +70,8 @@ class Recipe:
     width, context_um : int, float
         See `SideNetwork`.
     normalise : bool
-        Normalise the stain of every image to that of the training images before anything else.
+        Train on every image twice, in its own colours and with its stain normalised to that of all training images,
+        and normalise the stain where the model is used.
     augmentation : Augmentation
     """
 
@@ -81,7 +82,7 @@ class Recipe:
     lr: float = 3e-4
     weight_decay: float = 1e-2
     prior: float = 1.0
-    density: float = 0.75
+    density: float = 0.85
     enough: float = 0.8
     average: float = 0.99
     width: int = 0
@@ -116,7 +117,7 @@ class TrainRequest:
     data: Path
     out: Path
     method: str = "gm"
-    epochs: int = 20
+    epochs: int = 8
     seed: int = 0
     mpp: float | None = None
     device: str = "auto"
@@ -231,10 +232,16 @@ def target_loss(maps: Maps, batch: Batch) -> Tensor:
 
 
 def make_sampler(dataset: BagDataset, recipe: Recipe, method: str, reference: StainStatistics | None = None) -> Sampler:
-    """A sampler of the images of a data set, read into memory as the network wants them, with the method's targets."""
-    images = [image for _, image in read_images(dataset, recipe.mpp, reference)]
-    labels = [bag.label for bag in dataset.bags]
+    """A sampler of the images of a data set with the method's targets, read into memory.
+
+    With a ``reference`` stain every image is there twice, in its own colours and in the reference's.
+    """
+    versions = (None,) if reference is None else (None, reference)
+    images = [image for version in versions for _, image in read_images(dataset, recipe.mpp, version)]
+    labels = [bag.label for _ in versions for bag in dataset.bags]
     targets = mask_targets(dataset, recipe.mpp) if method == MASKS else prior_targets(dataset, recipe)
+    if targets is not None:
+        targets = targets * len(versions)
     return Sampler(images, labels, recipe.crop, recipe.batch, recipe.augmentation, targets)
 
 
