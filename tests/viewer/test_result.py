@@ -144,7 +144,7 @@ def test_a_new_threshold_is_kept_in_the_study(window, opened, study):
     assert opened.teacher.mask_settings.threshold == 0.75
 
 
-def test_edited_tissue_takes_the_mask_along(window, opened):
+def test_edited_tissue_takes_the_mask_along_on_disk_too(window, opened, study):
     opened.tissue.mask.data[:110] = 0
     opened.layer(Role.TISSUE).visible = True
     opened.layer(Role.TISSUE).refresh()
@@ -152,6 +152,11 @@ def test_edited_tissue_takes_the_mask_along(window, opened):
     window.wait(lambda: not mask.data[: mask.shape[0] // 2 - 1].any())
     assert mask.data[mask.shape[0] // 2 + 1 :].any()
     assert opened.teacher.state is TeacherState.STALE
+    opened.close(wait=True)
+    entry = Study.open(study).slides()[0]
+    assert entry.tissue().edited
+    assert not entry.tissue().mask[:110].any()
+    assert not entry.pseudo_mask()[: mask.shape[0] // 2 - 1].any()
 
 
 def test_blocks_appear_as_they_land(window, opened, study):

@@ -93,7 +93,7 @@ class ResultView:
         self, view: OpenSlideView, entry: StudySlide, run: Run, tissue: Mask, hand: Mask, settings: MaskSettings
     ) -> None:
         self._view, self.entry, self.run, self.settings = view, entry, run, settings
-        self._tissue = tissue
+        self._tissue, self._tissue_is_new = tissue, False
         self.mask = EditableMask(np.full(entry.grid.shape, OUTSIDE, np.uint8), hand)
         self._blocks = blocks_of(self.mask.shape)
         self._landed: set[int] = set()
@@ -168,7 +168,7 @@ class ResultView:
 
     def tissue_changed(self, tissue: Mask) -> None:
         """Follow an edited or newly found tissue mask."""
-        self._tissue = tissue
+        self._tissue, self._tissue_is_new = tissue, True
         self._tissue_timer.start()
 
     # Masking
@@ -227,11 +227,16 @@ class ResultView:
         return self._saver.all_saved
 
     def _write_mask(self) -> None:
-        request = _KeepRequest(self.entry, self.run, self.settings)
+        tissue = self._view.tissue.saved_form() if self._tissue_is_new else None
+        self._tissue_is_new = False
+        request = _KeepRequest(self.entry, self.run, self.settings, tissue)
         self._keeping.start(ThreadJob(_keep_mask, request), done=lambda _result: None)
 
-    def close(self, *, remove_layers: bool = False) -> None:
-        """Write what is not written, stop all work and, if asked, take the layers away."""
+    def close(self, *, remove_layers: bool = False, wait: bool = False) -> None:
+        """Write what is not written, stop all other work and, if asked, take the layers away.
+
+        Corrections are on disk when this returns; the mask of a threshold that was changed a moment ago is if ``wait``.
+        """
         for timer in (self._follow, self._tissue_timer, self._redraw):
             timer.stop()
         self._masking.cancel()
@@ -240,6 +245,8 @@ class ResultView:
         if self._keep.active:
             self._keep.stop()
             self._write_mask()
+        if wait:
+            self._keeping.finish()
         if remove_layers:
             for layer in (self.mask_layer, self.probability_layer):
                 if layer is not None:
@@ -251,11 +258,15 @@ class _KeepRequest:
     entry: StudySlide
     run: Run
     settings: MaskSettings
+    tissue: tuple[Mask, dict[str, Any], bool] | None
 
 
 def _keep_mask(request: _KeepRequest, control: JobControl) -> None:
-    """Write a run's pseudo-mask anew, and with what threshold and smoothing it was made."""
+    """Write a run's pseudo-mask anew, and with what tissue, threshold and smoothing it was made."""
     with request.entry.lock():
+        if request.tissue is not None:
+            mask, settings, edited = request.tissue
+            request.entry.save_tissue(mask, settings=settings, edited=edited)
         figures = write_pseudo_mask(
             request.entry, request.run, request.settings.threshold, request.settings.smoothing_um, control
         )

@@ -153,11 +153,11 @@ class OpenSlideView:
     def _layers(self) -> list[Layer]:
         return [layer for layer in self.viewer.layers if slide_of(layer) is self.slide]
 
-    def close(self) -> None:
-        """Stop all work on the slide and close its file."""
-        for name in ("teacher", "tissue"):
-            if name in self.__dict__:
-                getattr(self, name).close()
+    def close(self, *, wait: bool = False) -> None:
+        """Stop all work on the slide, write what is not written (``wait``: to the last bit) and close its file."""
+        if "teacher" in self.__dict__:
+            self.teacher.close(wait=wait)
+        self.tissue.close()
         self._redraw.stop()
         self._levels.cancel()
         self.slide.close()
@@ -218,6 +218,11 @@ class SlideViews:
     def view_of(self, slide: Slide) -> OpenSlideView | None:
         """The view of a slide that is in the viewer."""
         return next((view for view in self._views if view.slide is slide), None)
+
+    def close(self) -> None:
+        """Write everything and close all slides: the application is about to end."""
+        while self._views:
+            self._views.pop().close(wait=True)
 
     def _on_layers_changed(self, _event: Any = None) -> None:
         viewer = self._viewer()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import platformdirs
 from psygnal import Signal
 
@@ -126,9 +127,9 @@ class TeacherControl:
             return TeacherState.PAUSED if job.state.value == "paused" else TeacherState.RUNNING
         if self.result is None:
             return TeacherState.READY
-        if self.result.run.record.state is not RunState.COMPLETE:
-            return TeacherState.PARTIAL
-        return TeacherState.STALE if self._stale else TeacherState.DONE
+        if self._stale:
+            return TeacherState.STALE
+        return TeacherState.DONE if self.result.run.record.state is RunState.COMPLETE else TeacherState.PARTIAL
 
     # Choices
 
@@ -154,7 +155,7 @@ class TeacherControl:
     def choose_study(self, folder: Path) -> None:
         """Choose the study folder; a result that it holds for this slide is shown."""
         self._close_result()
-        self.study_folder, self.problem = folder, ""
+        self.study_folder, self.problem, self._stale = folder, "", False
         if (folder / "study.json").exists():
             self._loading.start(
                 ThreadJob(_load, _LoadRequest(folder, self._view.slide.fingerprint)),
@@ -334,6 +335,8 @@ class TeacherControl:
                 self._view.tissue.adopt(loaded.tissue)
             if loaded.run is not None:
                 self._show(loaded)
+                mask, tissue = self._view.tissue.mask, loaded.tissue
+                self._stale = mask is not None and tissue is not None and not np.array_equal(mask.data, tissue.mask)
         self.changed.emit()
 
     def _on_load_failed(self, error: Exception) -> None:
@@ -380,12 +383,12 @@ class TeacherControl:
             self._stale = True
             self.result.tissue_changed(tissue.data)
 
-    def close(self) -> None:
-        """Stop the run and write what is not written."""
+    def close(self, *, wait: bool = False) -> None:
+        """Stop the run and write what is not written; see `ResultView.close`."""
         self._work.cancel()
         self._loading.cancel()
         if self.result is not None:
-            self.result.close()
+            self.result.close(wait=wait)
 
 
 @dataclass(frozen=True)

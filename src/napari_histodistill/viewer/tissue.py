@@ -75,6 +75,7 @@ class TissueControl:
         self.warnings: tuple[str, ...] = ()
         self.looks_like_he: bool | None = None
         self.progress: Progress | None = None
+        self._edited_before = False
         self._search = Latest(view.runner)
         self._timer = view.runner.timer(DELAY_S, self.find)
 
@@ -117,6 +118,7 @@ class TissueControl:
             self.settings = TissueSettings(**request)
         self.warnings = tuple(saved.settings.get("warnings", ()))
         self.looks_like_he = saved.settings.get("looks_like_he")
+        self._edited_before = saved.edited
         self._take(saved.mask)
 
     def saved_form(self) -> tuple[Mask, dict[str, Any], bool]:
@@ -127,7 +129,7 @@ class TissueControl:
             "warnings": list(self.warnings),
             "looks_like_he": self.looks_like_he,
         }
-        return self.mask.data.copy(), settings, self.mask.has_edits
+        return self.mask.data.copy(), settings, self._edited_before or self.mask.has_edits
 
     @property
     def fraction(self) -> float:
@@ -156,7 +158,7 @@ class TissueControl:
         self.changed.emit()
 
     def _on_found(self, tissue: Tissue) -> None:
-        self.progress = None
+        self.progress, self._edited_before = None, False
         self.warnings, self.looks_like_he = tissue.warnings, tissue.looks_like_he
         self._take(tissue.mask)
 

@@ -6,7 +6,7 @@ import threading
 import weakref
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication
@@ -28,6 +28,7 @@ def session_of(viewer: ViewerModel) -> SlideViews:
     viewer = unwrapped(viewer)
     if viewer not in _sessions:
         _sessions[viewer] = SlideViews(viewer, QtRunner())
+        QApplication.instance().aboutToQuit.connect(_sessions[viewer].close)
     return _sessions[viewer]
 
 
@@ -118,8 +119,3 @@ class QtTimer:
         """Whether a call is due."""
         active: bool = self._timer.isActive()
         return active
-
-
-def when_quitting(function: Callable[[], Any]) -> None:
-    """Call a function when the application is about to end."""
-    QApplication.instance().aboutToQuit.connect(function)
