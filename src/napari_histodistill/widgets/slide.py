@@ -271,7 +271,7 @@ def describe(slide: Slide) -> dict[str, str]:
         "Size": f"{width:,} × {height:,} px".replace(",", " "),
         "Area": area,
         "Objective": "" if power is None else f"{power:g}×",
-        "Scanner": slide.metadata.vendor or "",
+        "Scanner": "" if slide.metadata.vendor in (None, "generic-tiff") else slide.metadata.vendor,
         "Format": slide.format,
         "Levels": "full size" + (f", {downsamples}" if downsamples else " only"),
     }

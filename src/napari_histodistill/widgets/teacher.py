@@ -98,7 +98,7 @@ class TeacherWidget(Panel):
         self.scope = Banner(INFO)
         section.addWidget(self.scope)
         self.about = note("")
-        details = QCollapsible("Training and figures")
+        details = QCollapsible("About this model")
         details.addWidget(self.about)
         section.addWidget(details)
 
@@ -294,7 +294,8 @@ class TeacherWidget(Panel):
         if self.models.findData(teacher.model) < 0:
             self.models.addItem(Path(teacher.model).name, teacher.model)
         self.models.setCurrentIndex(self.models.findData(teacher.model))
-        self.scope.say(" ".join(teacher.card.scope))
+        seen = teacher.result is not None  # by now; the sentences are still under "About this model"
+        self.scope.say(" ".join(teacher.card.scope[:1] if seen else teacher.card.scope))
         self.about.setText(about(teacher.card))
 
     def _show_run(self, teacher: TeacherControl | None) -> None:
@@ -357,14 +358,14 @@ class TeacherWidget(Panel):
 
 def about(card: ModelCard) -> str:
     """What a model was trained on and how well it does, for people."""
-    lines = [f"{card.name}: {card.organ}, {card.stain}, read at {card.mpp:g} µm/px."]
     training = card.training
+    lines = [" ".join(card.scope), f"{card.name}: {card.organ}, {card.stain}, read at {card.mpp:g} µm/px."]
     lines += [text for text in (training.data, training.labels, training.terms, training.citation) if text]
     for data, figures in card.figures.items():
         if isinstance(figures, dict):
             numbers = ", ".join(f"{name} {value:.2f}" for name, value in figures.items() if isinstance(value, float))
             lines.append(f"{data}: {numbers}")
-    return "\n".join(lines)
+    return "\n\n".join(lines)
 
 
 def time_left(seconds: float | None) -> str:
