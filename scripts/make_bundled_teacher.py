@@ -20,7 +20,7 @@ from napari_histodistill.mil import TrainRequest, evaluate_model, load_dataset, 
 from napari_histodistill.nets import Model, ModelCard, load_model, save_model
 from napari_histodistill.nets.card import BUNDLED
 
-METHOD, EPOCHS, SEEDS, THREADS = "gm", 16, (0, 1, 2), 1
+METHOD, EPOCHS, SEEDS, THREADS = "gm", 8, (0, 1), 1
 
 SCOPE = (
     "Research use only, not for diagnosis.",

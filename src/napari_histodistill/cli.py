@@ -127,7 +127,7 @@ def segment(slide: Path, study: Path, exports: list[str], as_json: bool, **optio
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--method", type=click.Choice(METHODS), default="gm", show_default=True, help="Family of the bag loss.")
-@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
 @mpp_option
@@ -159,6 +159,9 @@ def train_teacher(data: Path, out: Path, **options: Any) -> None:
     default="auto",
     show_default=True,
     help="Images to measure on; auto: patients that the model has not seen.",
+)
+@click.option(
+    "--normalise/--no-normalise", default=None, help="Normalise the stain of every image.  [default: the model's]"
 )
 @mpp_option
 @device_option

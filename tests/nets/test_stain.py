@@ -7,7 +7,7 @@ import pytest
 from skimage.color import rgb2lab
 
 from napari_histodistill.nets import ModelError
-from napari_histodistill.nets.stain import StainStatistics, fit_stain, normalise_stain
+from napari_histodistill.nets.stain import StainStatistics, fit_stain, normalise_stain, typical_stain
 
 
 def tissue(colour: tuple[int, int, int], seed: int) -> np.ndarray:
@@ -35,6 +35,13 @@ def test_glass_is_neither_fitted_nor_changed():
 
 def test_the_statistics_of_two_images_are_those_of_their_pixels_together():
     np.testing.assert_allclose(fit_stain([PINK, BLUE]).mean, fit_stain([np.hstack([PINK, BLUE])]).mean)
+
+
+def test_a_typical_stain_has_the_spread_within_images_not_between_them():
+    typical, together = typical_stain([PINK, BLUE]), fit_stain([PINK, BLUE])
+    np.testing.assert_allclose(typical.mean, together.mean, atol=1e-6)
+    assert typical.std[0] < together.std[0]
+    assert typical_stain([]) is None
 
 
 def test_too_little_tissue_gives_nothing():

@@ -24,7 +24,7 @@ from napari_histodistill.mil.sampler import Sampler
 from napari_histodistill.nets.card import Architecture, ModelCard, Training
 from napari_histodistill.nets.model import Model, normalise, pick_device, save_model
 from napari_histodistill.nets.network import SideNetwork
-from napari_histodistill.nets.stain import REINHARD, fit_stain
+from napari_histodistill.nets.stain import REINHARD, typical_stain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -171,7 +171,7 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
     torch.manual_seed(request.seed)
     network = SideNetwork(recipe.encoder, fusion_weights(request.method), recipe.width, recipe.context_um, recipe.mpp)
     network.encoder.load_imagenet()
-    colours = fit_stain(bag.read_image(recipe.mpp) for bag in train.bags)
+    colours = typical_stain(bag.read_image(recipe.mpp) for bag in train.bags)
     reference = colours if recipe.normalise else None
     sampler = make_sampler(train, recipe, request.method, reference)
     card = make_card(request, dataset, network, colours)

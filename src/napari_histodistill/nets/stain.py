@@ -84,6 +84,19 @@ def fit_stain(images: Iterable[NDArray[np.uint8]]) -> StainStatistics | None:
     return StainStatistics((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 
+def typical_stain(images: Iterable[NDArray[np.uint8]]) -> StainStatistics | None:
+    """Means of the statistics of single images: a reference that many images can be normalised to.
+
+    Fitted to all images together the spread would hold how much their stains differ, and what is normalised to it
+    would come out too contrasty.
+    """
+    fits = [fit for fit in (fit_stain([image]) for image in images) if fit]
+    if not fits:
+        return None
+    mean, std = (np.mean([getattr(fit, name) for fit in fits], 0).tolist() for name in ("mean", "std"))
+    return StainStatistics((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
 def _is_tissue(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     density: NDArray[np.float64] = -np.log(np.maximum(image, 1) / 255.0).mean(-1)
     return density >= _GLASS_DENSITY
