@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _GLASS_PERCENTILE: Final = 98
 _DARKEST_GLASS: Final = 170.0
 _DARK_FIELD: Final = 60.0
+_WHITE: Final = 120.0
+_WINDOW: Final = 5
 _FLAT_TOLERANCE: Final = 8
 _LEAST_CHROMA: Final = 0.03
 
@@ -37,20 +39,25 @@ def optical_density(pixels: NDArray[np.uint8], glass: Float) -> Float:
 
 
 def is_dark_field(pixels: NDArray[np.uint8], usable: Mask) -> bool:
-    """Whether the slide is mostly black in every channel, as in fluorescence."""
-    return bool(usable.any()) and float(np.median(pixels[usable].max(axis=1))) < _DARK_FIELD
+    """Whether the slide is mostly black and nowhere white, as in fluorescence."""
+    if not usable.any():
+        return False
+    seen = pixels[usable]
+    mostly_black = float(np.median(seen.max(axis=1))) < _DARK_FIELD
+    return mostly_black and float(np.percentile(seen.min(axis=1), 99)) < _WHITE
 
 
-def flat_areas(pixels: NDArray[np.uint8]) -> Mask:
-    """Neutral areas without any variation: parts that were not scanned and were filled, whatever the fill's grey."""
+def unscanned_areas(pixels: NDArray[np.uint8]) -> Mask:
+    """Parts that were not scanned but filled: neutral and without any variation, whatever the grey."""
     from scipy import ndimage
 
     spread = pixels.max(axis=2).astype(np.int16) - pixels.min(axis=2)
     constant = spread <= _FLAT_TOLERANCE
     for channel in range(3):
         values = pixels[..., channel]
-        constant &= ndimage.maximum_filter(values, 5) == ndimage.minimum_filter(values, 5)
-    grown: Mask = ndimage.binary_dilation(constant, np.ones((5, 5), bool))
+        constant &= ndimage.maximum_filter(values, _WINDOW) == ndimage.minimum_filter(values, _WINDOW)
+    reach = _WINDOW + 2  # back to the edge of the area, and over the px that mix it with what is beside it
+    grown: Mask = ndimage.binary_dilation(constant, np.ones((reach, reach), bool))
     return grown
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from napari_histodistill.slide.artefacts import out_of_focus, pen_ink
 from napari_histodistill.slide.colours import (
     chroma,
-    flat_areas,
     glass_colour,
     is_dark_field,
     looks_like_he,
     optical_density,
+    unscanned_areas,
 )
 from napari_histodistill.slide.control import Silent
 from napari_histodistill.slide.labels import IGNORE, OUTSIDE
@@ -154,13 +154,15 @@ def find_tissue(
     shape, pixel_um = _working_shape(slide)
     pixels = slide.overview(shape, control)
     readable = slide.readable_mask(shape, 0, 0, *shape)
-    scanned = readable & ~flat_areas(pixels)
+    scanned = readable & ~unscanned_areas(pixels)
     glass = glass_colour(pixels, scanned)
-    density = optical_density(pixels, glass)
-    ink = pen_ink(pixels, pixel_um) & readable
-    if is_dark_field(pixels, scanned):
-        tissue, he = _bright_on_dark(pixels, scanned), False
+    if is_dark_field(pixels, readable):
+        tissue, he = _bright_on_dark(pixels, readable), False
+        ink = np.zeros_like(tissue)
     else:
+        pixels = np.where(scanned[..., None], pixels, glass.astype(np.uint8))
+        density = optical_density(pixels, glass)
+        ink = pen_ink(pixels, pixel_um)
         tissue = _dense_enough(density, scanned, settings.threshold_offset)
         he = _has_he_colours(density, tissue, ink)
     tissue = _clean(tissue, settings, pixel_um) & readable
