@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-from qtpy.QtWidgets import QDockWidget
+from PIL import Image, ImageCms
+from qtpy.QtWidgets import QDialog, QDockWidget
 
 from napari_histodistill.slide.synthetic import draw_slide, write_slide
 from napari_histodistill.study import RunState, Study
@@ -99,6 +100,36 @@ def test_an_absurd_pixel_size_is_asked_for_and_then_places_every_layer(window, w
     for layer, extent in zip(window.viewer.layers, extents, strict=True):
         edges = extent + np.array([[-0.5], [0.5]]) * layer.scale
         np.testing.assert_allclose(edges, [[-0.25, -0.25], np.array(view.slide.shape) * 0.5 - 0.25], atol=1e-6)
+
+
+def test_colours_by_icc_profile_are_for_the_asking(window, widgets, tmp_path):
+    slide, _ = widgets
+    path = tmp_path / "profiled.png"
+    picture = Image.new("RGB", (300, 200), (200, 80, 140))
+    picture.save(path, icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    view = open_slide_in(window, path)
+    before = view.slide
+    assert slide.icc.isEnabled()
+    slide.icc.click()
+    window.settle()
+    assert view.icc
+    assert view.slide is not before
+    (layer,) = window.viewer.layers
+    assert layer.metadata["histodistill_slide"] is view.slide
+    assert session_of(window.viewer).current is view
+    np.testing.assert_allclose(np.asarray(layer.data[0][100, 100]), (200, 80, 140), atol=2)
+    slide.icc.click()
+    assert not view.icc
+
+
+def test_a_picture_beside_the_slide_opens_in_its_own_window(widgets, slides_dir, window):
+    slide, _ = widgets
+    open_slide_in(window, slides_dir / "CMU-1-Small-Region.svs")
+    slide.pictures.setCurrentText("macro")
+    slide.picture_button.click()
+    (dialog,) = slide.findChildren(QDialog)
+    assert "macro" in dialog.windowTitle()
+    dialog.close()
 
 
 def test_a_pixel_size_that_no_slide_has_is_refused(window, widgets, slides_dir):

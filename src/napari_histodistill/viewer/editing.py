@@ -126,9 +126,13 @@ class EditableMask:
         values: Collection[int] = (OUTSIDE, TUMOUR, NORMAL, IGNORE),
     ) -> None:
         self.computed = computed
-        self.hand = np.zeros_like(computed) if hand is None else hand
+        self.hand = np.zeros(computed.shape, np.uint8) if hand is None else hand
         self._known = np.isin(np.arange(256), list(values))
-        self.data = self._expected((slice(0, self.shape[0]), slice(0, self.shape[1])))
+        self.data: Mask = np.zeros(computed.shape, np.uint8)
+        for rows in self._row_blocks():
+            expected = self._expected((rows, slice(0, self.shape[1])))
+            if expected.any():  # zeros that are never written take neither time nor memory
+                self.data[rows] = expected
         self._open = _Step()
         self._undo: deque[_Step] = deque(maxlen=UNDO_LIMIT)
         self._redo: deque[_Step] = deque(maxlen=UNDO_LIMIT)

@@ -10,7 +10,6 @@ from psygnal import Signal
 
 from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.predict import write_pseudo_mask
-from napari_histodistill.slide.labels import OUTSIDE
 from napari_histodistill.study import Run, RunState, TissueOnGrid
 from napari_histodistill.viewer.display import show_thumbnail, show_window
 from napari_histodistill.viewer.editing import EditableMask
@@ -94,7 +93,7 @@ class ResultView:
     ) -> None:
         self._view, self.entry, self.run, self.settings = view, entry, run, settings
         self._tissue, self._tissue_is_new = tissue, False
-        self.mask = EditableMask(np.full(entry.grid.shape, OUTSIDE, np.uint8), hand)
+        self.mask = EditableMask(np.zeros(entry.grid.shape, np.uint8), hand)  # all outside tissue, until computed
         self._blocks = blocks_of(self.mask.shape)
         self._landed: set[int] = set()
         self._pending: set[int] = set()
