@@ -13,7 +13,7 @@ from napari_histodistill.mil import DatasetError, Recipe, TrainRequest, evaluate
 from napari_histodistill.mil.train import CHECKPOINT, METHODS, TrainingError
 from napari_histodistill.nets import load_model
 
-RECIPE = Recipe(crop=64, batch=8, lr=1e-3, average=0.8)
+RECIPE = Recipe(crop=64, batch=8, lr=1e-3, average=0.8, normalise=False)
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
 
@@ -52,6 +52,13 @@ def test_a_few_epochs_learn_to_rank_bags(request_for, recorder, method):
 def test_the_bag_loss_alone_learns_too(request_for, recorder):
     result = train_teacher(request_for(epochs=8, recipe=replace(RECIPE, prior=0.0)), recorder)
     assert result.epochs[-1].bag_auc == 1.0
+
+
+def test_a_model_trained_in_two_colours_of_every_image_asks_for_normalisation(request_for, recorder):
+    result = train_teacher(request_for(epochs=1, recipe=replace(RECIPE, normalise=True)), recorder)
+    assert recorder.checks == 3  # 24 images in batches of 8
+    assert result.card.stain_normalisation == "reinhard"
+    assert load_model(result.folder, "cpu").card.stain_reference == result.card.stain_reference
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(request_for, recorder):
