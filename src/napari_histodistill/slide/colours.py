@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -83,5 +83,5 @@ def hue_saturation_value(pixels: NDArray[np.uint8]) -> tuple[Float, Float, Float
     """Hue in degrees (0 to 360), saturation and value (0 to 1)."""
     from skimage.color import rgb2hsv
 
-    hsv: NDArray[Any] = rgb2hsv(pixels).astype(np.float32)
+    hsv: Float = rgb2hsv(pixels.astype(np.float32) / 255)
     return hsv[..., 0] * 360, hsv[..., 1], hsv[..., 2]

@@ -110,7 +110,9 @@ class Slide:
     def require_mpp(self) -> tuple[float, float]:
         """Pixel size of level 0 as (y, x) in µm. Raises MppError where it is unknown."""
         if self.mpp is None:
-            raise MppError(f"The pixel size of {self.name} is unknown: give it in µm per pixel (--mpp).")
+            raw = self.metadata.raw_mpp
+            fault = "unknown" if raw is None else f"given as {raw[1]:.5g} x {raw[0]:.5g} µm, which no slide has"
+            raise MppError(f"The pixel size of {self.name} is {fault}: give it in µm per pixel (--mpp).")
         return self.mpp
 
     # Reading
