@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from psygnal import SignalInstance
-    from qtpy.QtGui import QShowEvent
+    from qtpy.QtGui import QResizeEvent, QShowEvent
 
 WARN, INFO, ERROR = "warn", "info", "error"
 _BANNER_STYLES = {
@@ -95,13 +95,33 @@ def _dock_of(widget: QWidget) -> QDockWidget | None:
     return parent
 
 
-class Banner(QLabel):
+class WrappedLabel(QLabel):
+    """Text that wraps, can be copied, and is never cut off: a scroll area does not ask how high it is when wrapped."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(text)
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+
+    def setText(self, text: str) -> None:  # noqa: N802 - Qt's name
+        """Show a text and take the room that it needs."""
+        super().setText(text)
+        self._take_room()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Wrap anew."""
+        super().resizeEvent(event)
+        self._take_room()
+
+    def _take_room(self) -> None:
+        self.setMinimumHeight(max(0, self.heightForWidth(self.width())))
+
+
+class Banner(WrappedLabel):
     """A sentence or two on a coloured ground; hidden while there is nothing to say."""
 
     def __init__(self, level: str = INFO) -> None:
         super().__init__()
-        self.setWordWrap(True)
-        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.say("", level)
 
     def say(self, text: str, level: str | None = None) -> None:
@@ -129,7 +149,7 @@ class Facts(QWidget):
         form.setHorizontalSpacing(10)
         self._values: dict[str, QLabel] = {}
         for name in names:
-            value = note("–")
+            value = WrappedLabel("–")
             self._values[name] = value
             form.addRow(f"{name}", value)
 
@@ -179,14 +199,6 @@ class Slider(QWidget):
     def value(self) -> float:
         """The value it shows."""
         return float(self.slider.value())
-
-
-def note(text: str) -> QLabel:
-    """A label that wraps and can be copied from."""
-    label = QLabel(text)
-    label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    return label
 
 
 def row(*widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:

@@ -22,7 +22,7 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slide.metadata import checked_mpp
 from napari_histodistill.slide.tissue import TissueSettings
 from napari_histodistill.viewer.work import tell
-from napari_histodistill.widgets.parts import WARN, Banner, Facts, Follower, Panel, Slider, note, row
+from napari_histodistill.widgets.parts import WARN, Banner, Facts, Follower, Panel, Slider, WrappedLabel, row
 from napari_histodistill.widgets.session import session_of
 
 if TYPE_CHECKING:
@@ -90,14 +90,14 @@ class SlideWidget(Panel):
 
     def _build_tissue(self) -> None:
         section = self.section("Tissue")
-        self.he_warning = Banner(WARN)
-        section.addWidget(self.he_warning)
+        self.tissue_warning = Banner(WARN)
+        section.addWidget(self.tissue_warning)
         self.find_button = QPushButton("Find tissue")
         self.find_button.clicked.connect(self._find_tissue)
         section.addWidget(self.find_button)
         self.tissue_bar = QProgressBar()
         section.addWidget(self.tissue_bar)
-        self.tissue_note = note("")
+        self.tissue_note = WrappedLabel("")
         section.addWidget(self.tissue_note)
         self.threshold = Slider(
             "Stain needed to count as tissue",
@@ -132,7 +132,7 @@ class SlideWidget(Panel):
         self.picture_button.setToolTip("Opens the picture in a window of its own")
         self.picture_button.clicked.connect(self._show_picture)
         section.addLayout(row(QLabel("Beside the slide"), self.pictures, self.picture_button, stretch=1))
-        section.addWidget(note("<i>Label and overview pictures can carry the patient's name.</i>"))
+        section.addWidget(WrappedLabel("<i>Label and overview pictures can carry the patient's name.</i>"))
 
     # The slide
 
@@ -229,11 +229,7 @@ class SlideWidget(Panel):
 
     def _show_tissue(self) -> None:
         tissue = None if self.view is None else self.view.tissue
-        self.he_warning.say(
-            "This slide does not look like H&E. The teacher knows H&E only: its answer here would mean nothing."
-            if tissue is not None and tissue.looks_like_he is False
-            else ""
-        )
+        self.tissue_warning.say("" if tissue is None else "\n".join(tissue.warnings))
         busy = tissue is not None and tissue.busy
         self.tissue_bar.setVisible(busy)
         self.find_button.setText("Cancel" if busy else "Find tissue")
@@ -283,7 +279,7 @@ def _tissue_text(tissue: TissueControl) -> str:
     lines = [f"Tissue {tissue.fraction:.1%} of the slide, set aside {tissue.artefact_fraction:.1%}"]
     if tissue.mask.has_edits:
         lines.append("Edited by hand: edits stay when settings change.")
-    return "\n".join([*lines, *tissue.warnings])
+    return "\n".join(lines)
 
 
 def picture_dialog(picture: NDArray[np.uint8], title: str) -> QDialog:

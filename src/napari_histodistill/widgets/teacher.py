@@ -31,7 +31,7 @@ from napari_histodistill.widgets.parts import (
     Follower,
     Panel,
     Slider,
-    note,
+    WrappedLabel,
     row,
     swatch,
 )
@@ -97,7 +97,7 @@ class TeacherWidget(Panel):
         section.addLayout(row(self.models, self.model_button, stretch=0))
         self.scope = Banner(INFO)
         section.addWidget(self.scope)
-        self.about = note("")
+        self.about = WrappedLabel("")
         details = QCollapsible("About this model")
         details.addWidget(self.about)
         section.addWidget(details)
@@ -128,7 +128,7 @@ class TeacherWidget(Panel):
         section.addLayout(row(self.run_button, self.pause_button, self.cancel_button, stretch=0))
         self.bar = QProgressBar()
         section.addWidget(self.bar)
-        self.status = note("")
+        self.status = WrappedLabel("")
         section.addWidget(self.status)
 
     def _build_result(self) -> None:
@@ -178,7 +178,7 @@ class TeacherWidget(Panel):
         self.redo_button.clicked.connect(lambda: self._history("redo"))
         section.addLayout(row(self.undo_button, self.redo_button))
         section.addWidget(
-            note(
+            WrappedLabel(
                 "<i>Corrections stay when threshold, smoothing or model change, and are saved as you paint. "
                 "To fill an area, right-click and follow its outline back to the start.</i>"
             )
