@@ -3,10 +3,11 @@
 from napari_histodistill.predict.figures import Figures, summarise
 from napari_histodistill.predict.mask import mask_blocks, mask_from_probability, mask_region
 from napari_histodistill.predict.predict import TooCoarseError, predict_slide, write_pseudo_mask
-from napari_histodistill.predict.request import PredictRequest, PredictSummary, TileDone
+from napari_histodistill.predict.request import Notice, PredictRequest, PredictSummary, TileDone
 
 __all__ = [
     "Figures",
+    "Notice",
     "PredictRequest",
     "PredictSummary",
     "TileDone",

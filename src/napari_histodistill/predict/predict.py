@@ -17,7 +17,7 @@ from napari_histodistill.nets.card import BUNDLED, WEIGHTS_NAME
 from napari_histodistill.predict.engine import compute, report, torch_threads
 from napari_histodistill.predict.figures import Figures, summarise_blocks
 from napari_histodistill.predict.mask import mask_blocks
-from napari_histodistill.predict.request import PredictSummary
+from napari_histodistill.predict.request import Notice, PredictSummary
 from napari_histodistill.predict.stain import with_normalised_stain
 from napari_histodistill.predict.tiling import BLOCK, Tiling
 from napari_histodistill.predict.writer import BlockWriter
@@ -85,7 +85,7 @@ def predict_slide(request: PredictRequest, control: JobControl, model: Predictor
                 figures = write_pseudo_mask(entry, run, threshold, smoothing, control)
             unreadable = max(slide.unreadable, len(run.record.unreadable))
             if unreadable:
-                warnings.append(f"{unreadable} regions of {slide.name} could not be read and count as no tissue.")
+                warnings.append(f"Regions of {slide.name} that could not be read and count as no tissue: {unreadable}.")
             summary = PredictSummary(
                 slide=str(slide.path),
                 study_folder=str(study.folder),
@@ -221,7 +221,7 @@ def _settle_tissue(entry: StudySlide, slide: Slide, request: PredictRequest, con
         warnings = list(tissue.warnings)
         entry.save_tissue(tissue.mask, settings={"request": settings, "warnings": warnings})
     for warning in warnings:
-        control.progress(0, 0, warning)
+        control.progress(0, 0, "Finding tissue", Notice(warning))
     control.checkpoint()
     return warnings
 
@@ -231,9 +231,10 @@ def _card(model: str) -> ModelCard:
 
 
 def _model_id(where: str, model: Predictor | None) -> str:
-    """Name of a model and a digest of its weights."""
-    if model is not None:
-        return f"{model.card.name} {hashlib.sha256(model.card.to_json().encode()).hexdigest()[:12]}"
+    """Name of a model and a digest of what decides its answers: its weights, pixel size and stain normalisation."""
+    card = model.card if model else _card(where)
+    digest = hashlib.sha256(repr((card.mpp, card.stain_normalisation, card.stain_reference)).encode())
     weights = (BUNDLED if where == "bundled" else Path(where)) / WEIGHTS_NAME
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12] if weights.is_file() else "without weights"
-    return f"{_card(where).name} {digest}"
+    if model is None and weights.is_file():
+        digest.update(weights.read_bytes())
+    return f"{card.name} {digest.hexdigest()[:12]}"

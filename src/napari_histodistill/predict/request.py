@@ -65,6 +65,13 @@ class TileDone:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Payload of a progress report: a warning for the user, which the summary repeats."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
 class PredictSummary:
     """What a prediction found.
 
