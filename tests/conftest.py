@@ -93,7 +93,6 @@ class Window:
         QTest.mouseRelease(canvas, button, pos=points[-1])
         self.settle(0.1)
 
-
     def hover(self, *world: tuple[float, float]) -> None:
         """Move the mouse over world positions with no button down."""
         from qtpy.QtCore import QPoint, Qt
