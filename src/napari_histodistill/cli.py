@@ -230,11 +230,22 @@ def _describe(slide: Slide, control: JobControl) -> dict[str, Any]:
 def _segment(request: PredictRequest, exports: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
     """Predict and export (into the study, or ``folder``); the summary as JSON, with the files under ``exports``."""
     from napari_histodistill.export import export_slide
-    from napari_histodistill.predict import predict_slide
+    from napari_histodistill.predict import Notice, predict_slide
 
-    summary: PredictSummary = console.run(predict_slide, request)
-    for warning in summary.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+    warned: list[str] = []
+
+    def warn(sentence: str) -> None:
+        if sentence not in warned:
+            warned.append(sentence)
+            click.secho(f"Warning: {sentence}", err=True, fg="yellow")
+
+    def show_notice(progress: Progress) -> None:
+        if isinstance(progress.payload, Notice):
+            warn(progress.payload.sentence)
+
+    summary: PredictSummary = console.run(predict_slide, request, show_notice)
+    for sentence in summary.warnings:
+        warn(sentence)
     paths = export_slide(Path(summary.slide_folder), exports, folder)
     return {**summary.as_dict(), "exports": {name: str(path) for name, path in paths.items()}}
 
