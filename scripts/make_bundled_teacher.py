@@ -1,8 +1,8 @@
 """Make the bundled teacher again: train from the image-level labels of EBHI-Seg, measure, write weights and card.
 
-    python scripts/make_bundled_teacher.py DATA [--out DIR] [--glas]
+    python scripts/make_bundled_teacher.py DATA [--work DIR] [--out DIR]
 
-DATA is the folder that holds ``ebhi-seg`` and ``glas``. With one CPU core this takes about 25 minutes; a training that
+DATA is the folder that holds ``ebhi-seg`` and ``glas``. With one CPU core this takes about 15 minutes; a training that
 was cut goes on where it stopped. Nothing is selected: recipe, seeds and epochs are fixed here.
 """
 
@@ -26,8 +26,8 @@ SCOPE = (
     "Research use only, not for diagnosis.",
     "Colorectal H&E: carcinoma and high-grade neoplasia against normal mucosa and polyps.",
     "Low-grade dysplasia and serrated lesions were left out of its training: what it says about them means nothing.",
-    "It was trained on image-level labels of biopsies from one data set: muscle, fat and most artefacts are unknown "
-    "to it, and other laboratories' benign glands are its most frequent error.",
+    "Trained on image labels of biopsies of one data set: muscle, fat, lymph follicles and artefacts are unknown to it.",
+    "Its most frequent errors are other laboratories' benign glands, lymph follicles and dense stroma beside tumour.",
 )
 TERMS = (
     "Trained on EBHI-Seg, CC BY 4.0 as published on Figshare; started from ImageNet weights of EfficientNet-Lite0 "
@@ -68,12 +68,7 @@ def describe(card: ModelCard, figures: dict[str, Any]) -> ModelCard:
     training = replace(card.training, terms=TERMS, citation=CITATION)
     training.recipe["averaged seeds"] = list(SEEDS)
     return replace(
-        card,
-        name="colorectal teacher",
-        organ="colon and rectum",
-        scope=SCOPE,
-        training=training,
-        figures=figures,
+        card, name="colorectal teacher", organ="colon and rectum", scope=SCOPE, training=training, figures=figures
     )
 
 

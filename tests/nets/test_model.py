@@ -55,7 +55,7 @@ def test_predictions_have_the_images_size_and_are_probabilities(model, size):
     result = model.predict(images)
     assert result.shape == (3, *size)
     assert result.dtype == np.float32
-    assert 0 <= result.min()
+    assert result.min() >= 0
     assert result.max() <= 1
 
 

@@ -33,7 +33,7 @@ def test_the_fusion_is_the_weighted_sum_of_the_sides(network, noise):
     expected = sum(w * maps.sides[:, i] for i, w in enumerate(WEIGHTS))
     torch.testing.assert_close(maps.fused, expected)
     assert maps.all().shape == (1, 4, 32, 32)
-    assert 0 <= maps.sides.min()
+    assert maps.sides.min() >= 0
     assert maps.sides.max() <= 1
 
 
