@@ -148,7 +148,7 @@ def test_the_order_begins_at_the_centre_and_does_not_change_the_result(request_,
     seen = []
     centred = dataclasses.replace(request_, center=(2350.0, 2750.0))
     predict_slide(centred, InlineControl(seen.append), fake_model())
-    first = next(p.payload for p in seen if p.payload is not None)
+    first = next(p.payload for p in seen if isinstance(p.payload, TileDone))
     assert (first.y, first.x) == (1024, 1024)
     assert files_of(entry_of(centred)) == files_of(entry_of(whole))
 
