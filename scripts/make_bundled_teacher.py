@@ -26,7 +26,7 @@ SCOPE = (
     "Research use only, not for diagnosis.",
     "Colorectal H&E: carcinoma and high-grade neoplasia against normal mucosa and polyps.",
     "Low-grade dysplasia and serrated lesions were left out of its training: what it says about them means nothing.",
-    "Trained on image labels of biopsies of one data set: muscle, fat, lymph follicles and artefacts are unknown to it.",
+    "Trained on image labels of biopsies of one data set: muscle, fat, lymph follicles, artefacts are unknown to it.",
     "Its most frequent errors are other laboratories' benign glands, lymph follicles and dense stroma beside tumour.",
 )
 TERMS = (

@@ -67,8 +67,6 @@ class Recipe:
         How well a positive bag must be found before it costs nothing, see `losses`.
     average : float
         Decay per step of the running average of the weights; the average is the model.
-    width, context_um : int, float
-        See `SideNetwork`.
     normalise : bool
         Train on every image twice, in its own colours and with its stain normalised to that of all training images,
         and normalise the stain where the model is used.
@@ -85,8 +83,6 @@ class Recipe:
     density: float = 0.85
     enough: float = 0.8
     average: float = 0.99
-    width: int = 0
-    context_um: float = 0.0
     normalise: bool = True
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -169,7 +165,7 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
     check_trainable(dataset, request.method)
     recipe, train = request.recipe, dataset.part("train")
     torch.manual_seed(request.seed)
-    network = SideNetwork(recipe.encoder, fusion_weights(request.method), recipe.width, recipe.context_um, recipe.mpp)
+    network = SideNetwork(recipe.encoder, fusion_weights(request.method))
     network.encoder.load_imagenet()
     colours = typical_stain(bag.read_image(recipe.mpp) for bag in train.bags)
     reference = colours if recipe.normalise else None
@@ -293,7 +289,7 @@ def make_card(
 ) -> ModelCard:
     """The card of a model that a request trains."""
     recipe = request.recipe
-    architecture = Architecture(recipe.encoder, fusion_weights(request.method), recipe.width, recipe.context_um)
+    architecture = Architecture(recipe.encoder, fusion_weights(request.method))
     labels = "full masks" if request.method == MASKS else "image-level labels"
     training = Training(
         data=dataset.name,

@@ -34,16 +34,10 @@ class Architecture:
         Name of the encoder.
     weights : tuple of float
         Fusion weights of the side outputs, shallowest first.
-    width : int
-        Channels of the top-down path, 0 for none.
-    context_um : float
-        Side of the window over which the deepest features are averaged, 0 for none.
     """
 
     encoder: str
     weights: tuple[float, ...]
-    width: int = 0
-    context_um: float = 0.0
 
 
 @dataclass(frozen=True)

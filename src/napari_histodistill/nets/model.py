@@ -60,7 +60,7 @@ def build_network(card: ModelCard) -> SideNetwork:
     plan = card.architecture
     if plan.encoder not in ENCODERS:
         raise ModelError(f"The model uses the encoder {plan.encoder!r}, which this version does not have: update it.")
-    return SideNetwork(plan.encoder, plan.weights, plan.width, plan.context_um, card.mpp)
+    return SideNetwork(plan.encoder, plan.weights)
 
 
 def normalise(images: Tensor) -> Tensor:
