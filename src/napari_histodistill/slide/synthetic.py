@@ -46,7 +46,7 @@ class SyntheticSlide:
     truth: Mask
 
 
-def draw_slide(shape: tuple[int, int] = (4096, 6144), seed: int = 7) -> SyntheticSlide:
+def draw_slide(shape: tuple[int, int] = (3072, 4608), seed: int = 7) -> SyntheticSlide:
     """Draw a slide.
 
     Parameters
@@ -68,7 +68,7 @@ def draw_slide(shape: tuple[int, int] = (4096, 6144), seed: int = 7) -> Syntheti
 
 def sample_slide_path() -> Path:
     """Path of the generated sample slide, a tiled pyramidal TIFF: drawn on the first call, then kept in the cache."""
-    path = cache_folder() / "samples" / "histodistill-sample-v1.tiff"
+    path = cache_folder() / "samples" / "histodistill-sample-v2.tiff"
     if not (path.exists() and _truth_path(path).exists()):
         write_slide(draw_slide(), path)
     return path
@@ -164,11 +164,11 @@ class _Layout:
         tumour &= ndimage.uniform_filter(region.astype(np.float32), 9) > 0.9
         lumen = tumour & (rim > 32 * share) & (_noise(shape, 14, rng) > -0.6)
 
-        near, cell = _nearest(y, x, spacing=92 / um, jitter=0.09, rng=rng)
+        near, cell = _nearest(y, x, spacing=86 / um, jitter=0.09, rng=rng)
         size = rng.uniform(34, 44, cell.max() + 1)[cell]
         wobble = 1 + 0.05 * _noise(shape, 30 / um, rng)
         depth = (1 - near[..., 0] * um * wobble / size).astype(np.float32)
-        away = ndimage.distance_transform_edt(tissue & ~region) * um
+        away = ndimage.distance_transform_edt(~region) * um
         far = np.bincount(cell.ravel(), weights=((away < 6) & (depth > 0)).ravel()) == 0
         crypt = (depth > 0) & far[cell] & tissue
         return cls(tissue, tumour, lumen, rim, crypt, depth)
@@ -195,7 +195,7 @@ def _stain(layout: _Layout, rng: np.random.Generator) -> tuple[Map, Map]:
     grain = _noise(shape, 2.5, rng)
     patches = _noise(shape, 220, rng)
     haematoxylin = np.full(shape, 0.10, np.float32) + 0.03 * grain
-    eosin = 0.30 + 0.07 * fibres + 0.05 * patches
+    eosin = 0.24 + 0.06 * fibres + 0.05 * patches
 
     epithelium = _up(layout.tumour & ~layout.tumour_lumen)
     haematoxylin += epithelium * (0.30 + 0.05 * grain)
