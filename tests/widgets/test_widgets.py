@@ -14,6 +14,7 @@ from napari_histodistill.slide.synthetic import draw_slide, write_slide
 from napari_histodistill.study import RunState, Study
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.teacher import TeacherState, default_study_folder
+from napari_histodistill.widgets.parts import Banner
 from napari_histodistill.widgets.session import session_of
 
 pytestmark = pytest.mark.viewer
@@ -276,3 +277,13 @@ def test_a_result_is_replaced_only_after_asking(window, widgets, slides_dir, tmp
     window.settle()
     assert "replace it" in asked[0]
     assert view.teacher.state is TeacherState.DONE
+
+
+def test_a_banner_takes_no_more_room_than_its_text_needs(qtbot):
+    banner = Banner()
+    qtbot.addWidget(banner)
+    banner.resize(250, 30)
+    banner.say("A sentence that goes on for many lines. " * 10)
+    tall = banner.minimumHeight()
+    banner.say("Short.")
+    assert banner.minimumHeight() < tall / 3

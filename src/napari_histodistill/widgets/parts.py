@@ -114,6 +114,7 @@ class WrappedLabel(QLabel):
         self._take_room()
 
     def _take_room(self) -> None:
+        self.setMinimumHeight(0)  # the height that Qt proposes is never below the present minimum
         self.setMinimumHeight(max(0, self.heightForWidth(self.width())))
 
 
