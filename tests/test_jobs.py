@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.eta import EtaEstimator
 from napari_histodistill.jobs import (
-    EtaEstimator,
     InlineControl,
     JobCancelled,
     JobControl,
