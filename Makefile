@@ -31,18 +31,21 @@ bench: $(VENV)/.dev
 
 # The environment: one stamp for what the command line needs, one more for tests and a window.
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e .
+	@echo "Installing the package and what it needs (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.core
 	@scripts/system-packages window
-	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e ".[all,test,dev]"
+	@echo "Installing napari's window and what the tests need"
+	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[all,test,dev]"
 	@touch $@
 
 $(BIN)/python:
 	@scripts/system-packages python
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --upgrade pip
+	@echo "Creating the environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
 
 clean:
 	rm -rf $(VENV) demo-out build dist
