@@ -14,7 +14,7 @@ import numpy as np
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.nets import bundled_card, read_card
 from napari_histodistill.nets.card import BUNDLED, WEIGHTS_NAME
-from napari_histodistill.predict.engine import compute, report, torch_threads
+from napari_histodistill.predict.engine import compute, report, share_one_heap, torch_threads
 from napari_histodistill.predict.figures import Figures, summarise_blocks
 from napari_histodistill.predict.mask import mask_blocks
 from napari_histodistill.predict.request import Notice, PredictSummary
@@ -69,6 +69,7 @@ def predict_slide(request: PredictRequest, control: JobControl, model: Predictor
         After a cancel; what was computed is kept.
     """
     started = time.monotonic()
+    share_one_heap()
     with open_slide(request.slide_path, mpp=request.mpp) as slide:
         card = model.card if model else _card(request.model)
         require_fine_enough(slide, card, force=request.force)
