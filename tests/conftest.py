@@ -1,8 +1,9 @@
-"""Shared fixtures: where the real data lies, and how many tests were skipped without it."""
+"""Shared fixtures; what is skipped without the real data or without a screen, and how many tests that was."""
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 SKIP_REASON = "shared data not found (set HISTODISTILL_DATA to its folder)"
+NO_SCREEN = "no screen with OpenGL (Debian: apt-get install xvfb xauth, then make test)"
 
 
 def find_data() -> Path | None:
@@ -129,7 +131,16 @@ def window(make_napari_viewer: Callable[..., Any]) -> Window:
     return window
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        return
+    for item in items:
+        if item.get_closest_marker("viewer") or "make_napari_viewer" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.skip(reason=NO_SCREEN))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    missing = [r for r in terminalreporter.stats.get("skipped", []) if SKIP_REASON in str(r.longrepr)]
-    if missing:
-        terminalreporter.write_line(f"{len(missing)} tests need the shared data and were skipped: {SKIP_REASON}")
+    for need, reason in (("the shared data", SKIP_REASON), ("a window", NO_SCREEN)):
+        count = sum(reason in str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))
+        if count:
+            terminalreporter.write_line(f"{count} tests need {need} and were skipped: {reason}")
