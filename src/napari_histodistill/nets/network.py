@@ -97,6 +97,6 @@ class SideNetwork(nn.Module):
         """Maps of images (n, 3, h, w) normalised as the encoder wants; h and w are multiples of `multiple`."""
         features = zip(self.heads, self.encoder(x), self.encoder.strides, strict=True)
         logits = [upsample(head(feature), stride // self.stride) for head, feature, stride in features]
-        sides = torch.sigmoid(torch.cat(logits, 1))
+        sides = torch.sigmoid(torch.cat(logits, 1).float())
         fused = (sides * self.weights[:, None, None]).sum(1)
         return Maps(sides, fused)
