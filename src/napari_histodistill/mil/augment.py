@@ -22,39 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from napari_histodistill.mil.settings import Augmentation
+
 # Optical densities of haematoxylin, eosin and the residual (Ruifrok and Johnston 2001), rows of unit length.
 _HED = torch.tensor([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
 _HED = _HED / _HED.norm(dim=1, keepdim=True)
 _RGB_TO_HED = torch.linalg.inv(_HED)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How far a training image may be changed.
-
-    Attributes
-    ----------
-    zoom : (float, float)
-        Range of magnification.
-    stain : float
-        Relative spread of the amount of each stain, and of the optical density of each colour channel.
-    shift : float
-        Largest shift of the amount of a stain, in optical density.
-    blur, noise : float
-        Largest Gaussian sigma in px, largest standard deviation of white noise in [0, 1].
-    mosaic : float
-        Share of the pairs of a positive and a negative image that are cut and exchanged.
-    glass : float
-        Share of the images that are half covered with empty glass.
-    """
-
-    zoom: tuple[float, float] = (0.7, 1.4)
-    stain: float = 0.3
-    shift: float = 0.05
-    blur: float = 1.2
-    noise: float = 0.04
-    mosaic: float = 0.5
-    glass: float = 0.25
 
 
 def dense_tissue(image: NDArray[np.uint8], mpp: float, share: float) -> NDArray[np.bool_]:
@@ -157,8 +130,8 @@ class Batch:
         The image that each bag lies in, and whether it holds tumour: 1 if so, 0 if not, -1 if nobody knows.
     bag_inside : Tensor (b, h, h)
         1 where the image belongs to the bag.
-    targets : Tensor (n, h, h) or None
-        Tumour probability of every pixel, for training with pixel targets.
+    targets : Tensor (n, k, h, h) or None
+        Tumour probability of every pixel, for training with pixel targets; k is 1 unless every side output has its own.
     weights : Tensor (n, h, h) or None
         How much each pixel's target counts: 0 to ignore it, 1 for a pseudo-target, more for a correction.
     """
@@ -188,7 +161,13 @@ class Batch:
 
 
 def exchange_halves(
-    first: Tensor, second: Tensor, share: float, rng: Generator, labels: tuple[int, int] = (1, 0)
+    first: Tensor,
+    second: Tensor,
+    share: float,
+    rng: Generator,
+    labels: tuple[int, int] = (1, 0),
+    *,
+    weighted: bool = False,
 ) -> Batch:
     """Exchange halves of some pairs of a positive and a negative image: mosaics of two bags each.
 
@@ -197,12 +176,14 @@ def exchange_halves(
 
     Parameters
     ----------
-    first, second : Tensor (n, 3 to 5, h, h)
-        Images, with targets as the fourth and weights as the fifth plane if there are any.
+    first, second : Tensor (n, 3 or more, h, h)
+        Images, with targets as further planes if there are any, and weights as the last one.
     share : float
         Share of the pairs that are exchanged.
     labels : (int, int)
         Bag labels of the first and of the second images.
+    weighted : bool
+        Whether the last plane holds weights.
 
     Returns
     -------
@@ -224,8 +205,8 @@ def exchange_halves(
         bag_image=torch.cat([i, i[:cut], j[:cut], j]),
         bag_label=torch.cat([torch.full((m,), v) for m, v in ((n, one), (cut, two), (cut, one), (n, two))]),
         bag_inside=torch.cat([mine, whole, other, other, mine, whole]),
-        targets=planes[:, 3] if planes.shape[1] > 3 else None,
-        weights=planes[:, 4] if planes.shape[1] > 4 else None,
+        targets=planes[:, 3 : planes.shape[1] - weighted] if planes.shape[1] > 3 + weighted else None,
+        weights=planes[:, -1] if weighted else None,
     )
 
 
@@ -254,6 +235,6 @@ def lay_glass(batch: Batch, share: float, rng: Generator) -> Batch:
         bag_image=torch.cat([batch.bag_image[left], chosen]),
         bag_label=torch.cat([batch.bag_label[left], torch.zeros(len(chosen))]),
         bag_inside=torch.cat([inside[left], half]),
-        targets=None if batch.targets is None else batch.targets * (1 - covered),
+        targets=None if batch.targets is None else batch.targets * (1 - covered[:, None]),
         weights=None if batch.weights is None else torch.where(covered > 0, torch.ones_like(covered), batch.weights),
     )

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from napari_histodistill.mil.augment import (
-    Augmentation,
     Batch,
     degrade,
     exchange_halves,
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from napari_histodistill.mil.settings import Augmentation
 
 POSITIVE, NEGATIVE, UNKNOWN = 1, 0, -1
 WEIGHT_UNIT = 16
@@ -48,10 +49,10 @@ class Sampler:
     crop, batch : int
         Side of the training images in px, and their number in a batch.
     augmentation : Augmentation
-    targets : sequence of uint8 (h, w), optional
-        Tumour probability x 255 of every pixel.
+    targets : sequence of uint8 (h, w) or (h, w, k), optional
+        Tumour probability x 255 of every pixel, or what each of k maps is to say.
     weights : sequence of uint8 (h, w), optional
-        Weight of every pixel's target x `WEIGHT_UNIT`; needs ``targets``.
+        Weight of every pixel's target x `WEIGHT_UNIT`.
     share : (int, int)
         This process's number and how many there are: it draws that share of the pairs of every batch.
     workers : int
@@ -71,6 +72,7 @@ class Sampler:
         workers: int = 1,
     ) -> None:
         self._planes = [planes for planes in (images, targets, weights) if planes is not None]
+        self._weighted = weights is not None
         self._labels = np.asarray(labels)
         negative = np.flatnonzero(self._labels == NEGATIVE)
         other = np.flatnonzero(self._labels != NEGATIVE)
@@ -116,16 +118,21 @@ class Sampler:
         planes = torch.cat([images, planes[:, 3:]], 1)
         exchanged = place < round(settings.mosaic * self.pairs) and self._labels[second] == NEGATIVE
         labels = (int(self._labels[first]), int(self._labels[second]))
-        return lay_glass(exchange_halves(planes[:1], planes[1:], float(exchanged), rng, labels), settings.glass, rng)
+        return lay_glass(
+            exchange_halves(planes[:1], planes[1:], float(exchanged), rng, labels, weighted=self._weighted),
+            settings.glass,
+            rng,
+        )
 
     def _draw(self, index: int, rng: Generator) -> Tensor:
-        """A crop (3 to 5, crop, crop): the image in [0, 1], its targets in [0, 1], its weights."""
+        """A crop (3 or more, crop, crop): the image in [0, 1], its targets in [0, 1], its weights."""
         crop = random_crop(
             np.dstack([planes[index] for planes in self._planes]), self.crop, self.augmentation.zoom, rng
         )
         planes = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).float()
-        planes[:4] /= 255
-        planes[4:] /= WEIGHT_UNIT
+        last = len(planes) - self._weighted
+        planes[:last] /= 255
+        planes[last:] /= WEIGHT_UNIT
         return planes
 
 

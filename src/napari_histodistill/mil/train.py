@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from napari_histodistill.mil.augment import Augmentation, Batch, dense_tissue
+from napari_histodistill.mil.augment import Batch, dense_tissue
 from napari_histodistill.mil.data import Bag, BagDataset, DatasetError, load_dataset
 from napari_histodistill.mil.losses import FAMILIES, pixel_loss
 from napari_histodistill.mil.sampler import Sampler
+from napari_histodistill.mil.settings import Augmentation, Optimisation
 from napari_histodistill.mil.store import ArrayStore
-from napari_histodistill.mil.trainer import CHECKPOINT, Epoch, Optimisation, Trainer, TrainingError, make_fabric
+from napari_histodistill.mil.trainer import CHECKPOINT, Epoch, Trainer, TrainingError, make_fabric
 from napari_histodistill.nets.card import Architecture, ModelCard, Training
 from napari_histodistill.nets.model import Model, save_model
 from napari_histodistill.nets.network import SideNetwork
@@ -209,7 +210,7 @@ def target_loss(maps: Maps, batch: Batch) -> Tensor:
     if batch.targets is None:
         raise ValueError("the batch has no pixel targets")
     stride = batch.images.shape[-1] // maps.fused.shape[-1]
-    return pixel_loss(maps.all(), (batch.targets[:, ::stride, ::stride] >= 0.5).float())
+    return pixel_loss(maps.all(), (batch.targets[:, 0, ::stride, ::stride] >= 0.5).float())
 
 
 def make_sampler(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 import pickle
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_fabric import Fabric
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.mil.augment import Batch
     from napari_histodistill.mil.sampler import Sampler
+    from napari_histodistill.mil.settings import Optimisation
 
     Loss = Callable[[Maps, Batch], Mapping[str, Tensor]]
     Score = Callable[[SideNetwork], float | None]
@@ -36,43 +36,6 @@ CHECKPOINT = "checkpoint.pt"
 
 class TrainingError(HistodistillError):
     """A training that cannot be done as asked."""
-
-
-@dataclass(frozen=True)
-class Optimisation:
-    """How a network is optimised.
-
-    Attributes
-    ----------
-    optimiser : {"adamw", "adam"}
-    lr : float
-        Peak learning rate of the encoder.
-    head_factor : float
-        The side outputs' learning rate, as a multiple of the encoder's.
-    weight_decay : float
-    schedule : {"cosine", "constant"}
-        After the warm-up: half a cosine to zero, or the peak throughout.
-    warmup : int
-        Steps over which the learning rate rises to its peak.
-    average : float
-        Decay per step of the running average of the weights, which is the model; 0 for the weights themselves.
-    frozen_norm : bool
-        Keep the statistics of BatchNorm as they are: images of few slides would bend them.
-    """
-
-    optimiser: Literal["adamw", "adam"] = "adamw"
-    lr: float = 3e-4
-    head_factor: float = 10.0
-    weight_decay: float = 1e-2
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: int = 30
-    average: float = 0.99
-    frozen_norm: bool = False
-
-    def rate(self, step: int, steps: int) -> float:
-        """Learning rate of step ``step`` of ``steps``."""
-        warm = min(1.0, (step + 1) / max(1, self.warmup))
-        return self.lr * warm * ((1 + math.cos(math.pi * step / steps)) / 2 if self.schedule == "cosine" else 1.0)
 
 
 @dataclass(frozen=True)
