@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from napari_histodistill.distill.curves import write_curves
 from napari_histodistill.distill.losses import student_loss
 from napari_histodistill.distill.material import from_dataset
 from napari_histodistill.distill.recipe import DistillRecipe
@@ -210,6 +211,7 @@ def distil_rounds(
         record = record_of(number, roles, start, outcome, best.score, trainer.epochs)
         if fabric.is_global_zero:
             rounds.finish(record, after)
+            write_curves(rounds.folder / "curves.png", rounds.rounds, rounds.rounds[0].best_before, evidence.name)
         else:
             rounds.rounds.append(record)
             rounds.roles = after
