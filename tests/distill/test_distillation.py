@@ -1,4 +1,4 @@
-"""A tiny teacher and its students, end to end: rounds, promotion, roles, resume, and the same result on two processes."""
+"""A tiny teacher and its students, end to end: rounds, roles, resume, the same result on two processes."""
 
 from __future__ import annotations
 

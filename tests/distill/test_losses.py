@@ -85,7 +85,7 @@ def test_pixels_that_the_student_contradicts_are_trusted_less():
     losses = [-math.log(0.9), -math.log(0.2)]
     doubt = [0.9, 0.2]
     weights = [d / (sum(doubt) / 2) for d in doubt]
-    expected = sum(w * l for w, l in zip(weights, losses, strict=True)) / 2
+    expected = sum(w * e for w, e in zip(weights, losses, strict=True)) / 2
     value = weighted_cross_entropy(fused, hard, torch.ones_like(fused))
     assert value.item() == pytest.approx(expected, abs=1e-6)
     plain = weighted_cross_entropy(fused, hard, torch.ones_like(fused), trust=False)

@@ -21,8 +21,10 @@ class Targets:
     ----------
     views : {1, 4, 8}
         Views of an image that the teacher's maps are averaged over: as it is, four rotations, these and their mirrors.
-    cut : {"soft", "half", "otsu"}
-        The probabilities as they are; cut at 0.5; or cut at each image's own threshold (Otsu 1979).
+    cut : {"soft", "fixed", "otsu"}
+        The probabilities as they are; cut at ``threshold``; or cut at each image's own threshold (Otsu 1979).
+    threshold : float
+        Where to cut. In a bag that is known to hold tumour less evidence is enough than anywhere else.
     temperature : float
         Divides the logits of the averaged map: above 1 softer, below 1 sharper.
     holes_mm2 : float
@@ -32,7 +34,8 @@ class Targets:
     """
 
     views: Literal[1, 4, 8] = 4
-    cut: Literal["soft", "half", "otsu"] = "half"
+    cut: Literal["soft", "fixed", "otsu"] = "fixed"
+    threshold: float = 0.5
     temperature: float = 1.0
     holes_mm2: float = 0.0
     per_side: bool = False

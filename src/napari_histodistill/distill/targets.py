@@ -51,7 +51,7 @@ def shaped(maps: NDArray[np.float32], settings: Targets, mpp: float) -> NDArray[
 
 
 def _cut(plane: NDArray[np.float32], settings: Targets, mpp: float) -> NDArray[np.float32]:
-    threshold = threshold_otsu(plane) if settings.cut == "otsu" and np.ptp(plane) > 0 else 0.5
+    threshold = threshold_otsu(plane) if settings.cut == "otsu" and np.ptp(plane) > 0 else settings.threshold
     mask = plane >= threshold
     if settings.holes_mm2:
         holes, _ = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
