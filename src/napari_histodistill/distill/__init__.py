@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_histodistill.distill.job import Landed, Preview, StudyRequest, StudyResult, distill_study
 from napari_histodistill.distill.recipe import RECIPES, DistillRecipe, Targets, find_recipe
 
 if TYPE_CHECKING:
@@ -17,14 +18,19 @@ __all__ = [
     "DistillRecipe",
     "DistillRequest",
     "DistillResult",
+    "Landed",
+    "Preview",
+    "StudyRequest",
+    "StudyResult",
     "Targets",
     "distill",
+    "distill_study",
     "find_recipe",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in ("DistillRequest", "DistillResult", "distill"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from napari_histodistill.distill import distillation
 

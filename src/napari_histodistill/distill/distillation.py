@@ -28,7 +28,7 @@ from napari_histodistill.nets.model import Model, load_model, save_model
 from napari_histodistill.nets.network import SideNetwork
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from lightning_fabric import Fabric
@@ -168,8 +168,12 @@ def distil_rounds(
     fabric: Fabric,
     control: JobControl,
     correction_weight: float = 5.0,
+    preview: Callable[[Model], None] | None = None,
 ) -> None:
-    """Do the rounds up to ``count``; reports carry an `Epoch` after every epoch and a `Round` after every round."""
+    """Do the rounds up to ``count``; reports carry an `Epoch` after every epoch and a `Round` after every round.
+
+    ``preview`` is shown the student after every epoch.
+    """
     device = str(fabric.device)
     if rounds.roles.score is None:
         control.progress(0, 0, "Judging the teacher")
@@ -197,7 +201,10 @@ def distil_rounds(
             trainer.load(checkpoint)
 
         def judge(student: SideNetwork, card: ModelCard = card) -> float | None:
-            score: float | None = fabric.broadcast(evidence.score(Model(student, card, device)))
+            model = Model(student, card, device)
+            if preview is not None:
+                preview(model)
+            score: float | None = fabric.broadcast(evidence.score(model))
             return score
 
         # The seed of a round is its own, so that a round that was not promoted is not merely repeated.

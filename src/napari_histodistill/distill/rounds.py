@@ -25,7 +25,7 @@ from napari_histodistill.study.files import read_document, write_atomically, wri
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_histodistill.mil.trainer import Epoch
+    from napari_histodistill.mil.settings import Epoch
 
 FORMAT, VERSION = "histodistill-rounds", 1
 TEACHER = "teacher"
@@ -119,8 +119,8 @@ class Rounds:
         return rounds
 
     @classmethod
-    def open(cls, folder: Path, settings: dict[str, Any]) -> Rounds:
-        """Open what `begin` and `finish` wrote, to go on with the same settings.
+    def open(cls, folder: Path, settings: dict[str, Any] | None = None) -> Rounds:
+        """Open what `begin` and `finish` wrote; with ``settings``, to go on under the same.
 
         Raises
         ------
@@ -134,8 +134,8 @@ class Rounds:
             )
         except (KeyError, TypeError) as error:
             raise RoundsError(f"{folder / 'state.json'} is damaged ({error}): begin anew without resuming.") from error
-        for name in sorted(settings.keys() | rounds.settings.keys()):
-            before, now = rounds.settings.get(name), settings.get(name)
+        for name in sorted(settings.keys() | rounds.settings.keys()) if settings is not None else ():
+            before, now = rounds.settings.get(name), (settings or {}).get(name)
             if before != now:
                 raise RoundsError(
                     f"The distillation in {folder} cannot go on: its {name} was {before}, now it is {now}; "
@@ -159,8 +159,14 @@ class Rounds:
         self.save()
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
 
+    def take(self, number: int) -> None:
+        """Make the student of a round the best model and the next teacher, because a person says so."""
+        folder = f"rounds/{number}"
+        self.roles = Roles(folder, None, self.roles.teacher, folder)
+        self.save()
+
     def set_best_score(self, score: float | None) -> None:
-        """Record the first teacher's own selection score."""
+        """Record the best model's selection score, on evidence that is new."""
         self.roles = replace(self.roles, score=score)
         self.save()
 

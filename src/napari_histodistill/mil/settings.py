@@ -1,4 +1,4 @@
-"""Settings of a training that others hold too; read without torch."""
+"""Settings and records of a training that others hold too; read without torch."""
 
 from __future__ import annotations
 
@@ -71,3 +71,19 @@ class Optimisation:
         """Learning rate of step ``step`` of ``steps``."""
         warm = min(1.0, (step + 1) / max(1, self.warmup))
         return self.lr * warm * ((1 + math.cos(math.pi * step / steps)) / 2 if self.schedule == "cosine" else 1.0)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a training's record: mean loss and its terms, and the score of the model after the epoch."""
+
+    number: int
+    loss: float
+    terms: dict[str, float]
+    score: float | None
+    seconds: float
+
+    def __str__(self) -> str:
+        terms = " + ".join(f"{name} {value:.4f}" for name, value in self.terms.items())
+        score = "no score" if self.score is None else f"score {self.score:.4f}"
+        return f"epoch {self.number}: loss {self.loss:.4f} ({terms}), {score}, {self.seconds:.0f} s"

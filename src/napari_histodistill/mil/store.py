@@ -28,16 +28,19 @@ class ArrayStore(Sequence["NDArray[np.uint8]"]):
         Where the file lies; the system's temporary folder if None.
     """
 
-    def __init__(self, arrays: Iterable[NDArray[np.uint8]], folder: Path | None = None) -> None:
+    def __init__(self, arrays: Iterable[NDArray[np.uint8]] = (), folder: Path | None = None) -> None:
         self._places: list[tuple[int, tuple[int, ...]]] = []
         self._file = tempfile.TemporaryFile(dir=folder, prefix="histodistill-")  # noqa: SIM115 - closed with the object
-        size = 0
+        self._size = 0
+        self._bytes = np.empty(0, np.uint8)
         for array in arrays:
-            self._file.write(np.ascontiguousarray(array, np.uint8).data)
-            self._places.append((size, array.shape))
-            size += array.size
-        self._file.flush()
-        self._bytes = np.memmap(self._file, np.uint8, "r", shape=(max(size, 1),)) if size else np.empty(0, np.uint8)
+            self.append(array)
+
+    def append(self, array: NDArray[np.uint8]) -> None:
+        """Add an array at the end."""
+        self._file.write(np.ascontiguousarray(array, np.uint8).data)
+        self._places.append((self._size, array.shape))
+        self._size += array.size
 
     def __len__(self) -> int:
         return len(self._places)
@@ -52,4 +55,7 @@ class ArrayStore(Sequence["NDArray[np.uint8]"]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         start, shape = self._places[index]
+        if len(self._bytes) < self._size:
+            self._file.flush()
+            self._bytes = np.memmap(self._file, np.uint8, "r", shape=(self._size,))
         return self._bytes[start : start + int(np.prod(shape))].reshape(shape)

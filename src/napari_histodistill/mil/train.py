@@ -15,9 +15,9 @@ from napari_histodistill.mil.augment import Batch, dense_tissue
 from napari_histodistill.mil.data import Bag, BagDataset, DatasetError, load_dataset
 from napari_histodistill.mil.losses import FAMILIES, pixel_loss
 from napari_histodistill.mil.sampler import Sampler
-from napari_histodistill.mil.settings import Augmentation, Optimisation
+from napari_histodistill.mil.settings import Augmentation, Epoch, Optimisation
 from napari_histodistill.mil.store import ArrayStore
-from napari_histodistill.mil.trainer import CHECKPOINT, Epoch, Trainer, TrainingError, make_fabric
+from napari_histodistill.mil.trainer import CHECKPOINT, Trainer, TrainingError, make_fabric
 from napari_histodistill.nets.card import Architecture, ModelCard, Training
 from napari_histodistill.nets.model import Model, save_model
 from napari_histodistill.nets.network import SideNetwork

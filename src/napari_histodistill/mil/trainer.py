@@ -6,7 +6,7 @@ import copy
 import os
 import pickle
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.nets.model import normalise, pick_device
 from napari_histodistill.nets.network import Maps, SideNetwork
 
@@ -36,22 +37,6 @@ CHECKPOINT = "checkpoint.pt"
 
 class TrainingError(HistodistillError):
     """A training that cannot be done as asked."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of a training's record: mean loss and its terms, and the score of the model after the epoch."""
-
-    number: int
-    loss: float
-    terms: dict[str, float]
-    score: float | None
-    seconds: float
-
-    def __str__(self) -> str:
-        terms = " + ".join(f"{name} {value:.4f}" for name, value in self.terms.items())
-        score = "no score" if self.score is None else f"score {self.score:.4f}"
-        return f"epoch {self.number}: loss {self.loss:.4f} ({terms}), {score}, {self.seconds:.0f} s"
 
 
 def make_fabric(device: str = "auto") -> Fabric:
