@@ -208,14 +208,19 @@ def train_teacher(data: Path, out: Path, **options: Any) -> None:
 @device_option
 @threshold_option
 @smoothing_option
+@click.option("--per-image", type=click.Path(path_type=Path), help="CSV file to write the scores of every image to.")
 @json_option
-def evaluate(model: str, data: Path, mpp: float | None, device: str, as_json: bool, **options: Any) -> None:
+def evaluate(
+    model: str, data: Path, mpp: float | None, device: str, per_image: Path | None, as_json: bool, **options: Any
+) -> None:
     """Measure MODEL (a folder, or 'bundled') on DATA with masks, beside the all-foreground mask."""
     from napari_histodistill.mil import evaluate_model, load_dataset
     from napari_histodistill.nets import load_model
 
     loaded, dataset = load_model(model, device), load_dataset(data, mpp)
     result = console.run(lambda _, control: evaluate_model(loaded, dataset, control=control, **options), None)
+    if per_image is not None:
+        result.write_per_image(per_image)
     _print_result(result.to_json(), as_json)
 
 
@@ -326,11 +331,13 @@ def _print_result(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _lines(value: Any) -> list[str]:
-    """A value for people: dictionaries and lists take a line per entry, pairs of numbers one, numbers four digits."""
+    """A value for people: dictionaries and lists have a line per entry, sizes and intervals one, numbers four digits."""
     if isinstance(value, dict):
         return [f"{key}: {' '.join(_lines(entry))}" for key, entry in value.items()]
     if isinstance(value, tuple):
         return [" x ".join(" ".join(_lines(entry)) for entry in value)]
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(entry, float) for entry in value):
+        return [" to ".join(" ".join(_lines(entry)) for entry in value)]
     if isinstance(value, list):
         return [" ".join(_lines(entry)) for entry in value]
     if isinstance(value, float):
