@@ -331,7 +331,7 @@ def _print_result(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _lines(value: Any) -> list[str]:
-    """A value for people: dictionaries and lists have a line per entry, sizes and intervals one, numbers four digits."""
+    """A value for people: dictionaries and lists have a line per entry, sizes and intervals one, numbers 4 digits."""
     if isinstance(value, dict):
         return [f"{key}: {' '.join(_lines(entry))}" for key, entry in value.items()]
     if isinstance(value, tuple):
