@@ -184,6 +184,12 @@ def test_an_unknown_group_of_outlines_is_refused(camelyon, tmp_path):
         cut(replace(camelyon, folder=folder), tmp_path / "out")
 
 
+def test_a_folder_that_cannot_be_written_is_refused(camelyon, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match=r"cannot be written.*another folder"):
+        cut(camelyon, tmp_path / "file" / "out")
+
+
 class StopAfter(InlineControl):
     """Cancels itself at its n-th checkpoint."""
 

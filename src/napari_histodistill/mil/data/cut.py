@@ -25,6 +25,7 @@ from napari_histodistill.slide.tissue import NOTHING_FOUND, TISSUE
 from napari_histodistill.study.files import read_document, write_document
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from napari_histodistill.jobs import JobControl
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "histodistill-cut", 1
 MANIFEST: Final = "manifest.csv"
+_COMPRESSION: Final = 1
+"""Of PNG files: zlib's fastest; its default takes longer to write a cut than to read it from a slide."""
 _OUTCOMES: Final = ("positive", "negative", "little_tumour", "little_tissue", "unreadable", "not_drawn", "not_wanted")
 
 
@@ -125,6 +128,16 @@ def cut_dataset(request: CutRequest, control: JobControl) -> CutResult:
         If a slide or its annotation cannot be read.
     """
     name, slides = find_slides(request.data)
+    try:
+        return _cut_slides(slides, name, request, control)
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename or request.out} cannot be written ({error.strerror}): free disk space or choose another "
+            "folder, and go on with --resume."
+        ) from error
+
+
+def _cut_slides(slides: Sequence[AnnotatedSlide], name: str, request: CutRequest, control: JobControl) -> CutResult:
     _claim(request, name)
     records = []
     for number, entry in enumerate(slides):
@@ -252,7 +265,7 @@ class _Writer:
         if not self._slide.readable_mask(self._grid.shape, y, x, self._size, self._size).all():
             return []
         name = f"{self._entry.name}/y{y:06d}-x{x:06d}.png"
-        Image.fromarray(pixels).save(self._out / "images" / name)
+        Image.fromarray(pixels).save(self._out / "images" / name, compress_level=_COMPRESSION)
         if mask is not None:
             Image.fromarray(mask.astype(np.uint8) * 255).save(self._out / "masks" / name)
         return [
