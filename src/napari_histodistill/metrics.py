@@ -143,8 +143,10 @@ def bootstrap(scores: Sequence[ImageScore], draws: int = 1000, seed: int = 0) ->
     """
     names, patient = np.unique([s.patient for s in scores], return_inverse=True)
     drawn = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
-    times = np.array([np.bincount(draw, minlength=len(names)) for draw in drawn])[:, patient]
-    measured = _measures({name: times @ values for name, values in _terms(scores).items()})
+    times = np.array([np.bincount(draw, minlength=len(names)) for draw in drawn])
+    measured = _measures(
+        {name: times @ _sum_by(values, patient, len(names)) for name, values in _terms(scores).items()}
+    )
     return {name: _interval(values) for name, values in measured.items()}
 
 
@@ -216,6 +218,13 @@ def _f1_iou(
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
+
+
+def _sum_by(values: NDArray[np.float64], group: NDArray[np.intp], count: int) -> NDArray[np.float64]:
+    """Sums of rows by the number of their group: (count, ...)."""
+    sums = np.zeros((count, *values.shape[1:]))
+    np.add.at(sums, group, values)
+    return sums
 
 
 def _interval(values: NDArray[np.float64]) -> tuple[float, float] | None:
