@@ -144,9 +144,8 @@ def bootstrap(scores: Sequence[ImageScore], draws: int = 1000, seed: int = 0) ->
     names, patient = np.unique([s.patient for s in scores], return_inverse=True)
     drawn = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
     times = np.array([np.bincount(draw, minlength=len(names)) for draw in drawn])
-    measured = _measures(
-        {name: times @ _sum_by(values, patient, len(names)) for name, values in _terms(scores).items()}
-    )
+    sums = {name: _sum_by(values, patient, len(names)) for name, values in _terms(scores).items()}
+    measured = _measures({name: times @ of_patients for name, of_patients in sums.items()})
     return {name: _interval(values) for name, values in measured.items()}
 
 

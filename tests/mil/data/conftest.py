@@ -103,6 +103,14 @@ def camelyon(tmp_path_factory) -> Drawn:
 
 
 @pytest.fixture(scope="session")
+def training(camelyon, tmp_path_factory) -> Drawn:
+    """The training part of the same: half as much to cut."""
+    folder = tmp_path_factory.mktemp("training")
+    (folder / "training").symlink_to(camelyon.folder / "training")
+    return Drawn(folder, camelyon.tumour)
+
+
+@pytest.fixture(scope="session")
 def digestpath(tmp_path_factory) -> Drawn:
     """DigestPath2019: one positive picture with its mask, one negative."""
     folder = tmp_path_factory.mktemp("digestpath")
