@@ -16,6 +16,9 @@ from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 TRANSPARENT: Final = (0.0, 0.0, 0.0, 0.0)
 TUMOUR_COLOUR: Final = (0.0, 0.78, 0.55, 1.0)
 TISSUE_COLOUR: Final = (0.0, 0.45, 0.70, 1.0)
+PREDICTION_COLOUR: Final = (0.90, 0.60, 0.0, 1.0)
+ADDED_COLOUR: Final = (1.0, 0.85, 0.0, 1.0)
+REMOVED_COLOUR: Final = (0.0, 0.35, 0.9, 1.0)
 IGNORE_COLOUR: Final = (0.25, 0.25, 0.25, 1.0)
 
 
@@ -30,6 +33,24 @@ def pseudo_mask_colours() -> DirectLabelColormap:
             IGNORE: IGNORE_COLOUR,
         }
     )
+
+
+def prediction_colours() -> DirectLabelColormap:
+    """Tumour in the orange of the colour-blind palette, apart from the pseudo-mask's; the rest as there."""
+    return DirectLabelColormap(
+        color_dict={
+            None: TRANSPARENT,
+            OUTSIDE: TRANSPARENT,
+            TUMOUR: PREDICTION_COLOUR,
+            NORMAL: TRANSPARENT,
+            IGNORE: IGNORE_COLOUR,
+        }
+    )
+
+
+def difference_colours() -> DirectLabelColormap:
+    """1, tumour in the prediction only: orange; 2, tumour in the pseudo-mask only: blue."""
+    return DirectLabelColormap(color_dict={None: TRANSPARENT, 0: TRANSPARENT, 1: ADDED_COLOUR, 2: REMOVED_COLOUR})
 
 
 def tissue_colours() -> DirectLabelColormap:

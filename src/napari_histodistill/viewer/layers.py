@@ -5,7 +5,13 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, Final
 
-from napari_histodistill.viewer.colours import probability_colours, pseudo_mask_colours, tissue_colours
+from napari_histodistill.viewer.colours import (
+    difference_colours,
+    prediction_colours,
+    probability_colours,
+    pseudo_mask_colours,
+    tissue_colours,
+)
 from napari_histodistill.viewer.geometry import Frame
 
 if TYPE_CHECKING:
@@ -32,6 +38,8 @@ class Role(enum.StrEnum):
     TISSUE = "tissue"
     PROBABILITY = "probability"
     PSEUDO_MASK = "pseudo-mask"
+    PREDICTION = "prediction"
+    DIFFERENCE = "difference"
 
 
 def slide_of(layer: Layer) -> Slide | None:
@@ -67,6 +75,18 @@ def pseudo_mask_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[A
     """Layer data of a pseudo-mask: uint8 (h, w) in memory, values as in `slide.labels`."""
     settings = _settings(slide, frame, Role.PSEUDO_MASK, mask.shape)
     return mask, {**settings, "colormap": pseudo_mask_colours(), "opacity": 0.4}, "labels"
+
+
+def prediction_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of a round's prediction: uint8 (h, w) in memory, values as in `slide.labels`."""
+    settings = _settings(slide, frame, Role.PREDICTION, mask.shape)
+    return mask, {**settings, "colormap": prediction_colours(), "opacity": 0.45}, "labels"
+
+
+def difference_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of a difference: uint8 (h, w), 1 tumour in the prediction only, 2 in the pseudo-mask only."""
+    settings = _settings(slide, frame, Role.DIFFERENCE, mask.shape)
+    return mask, {**settings, "colormap": difference_colours(), "opacity": 0.8}, "labels"
 
 
 def probability_layer(slide: Slide, frame: Frame, levels: Sequence[Any]) -> tuple[Any, dict[str, Any], str]:

@@ -170,6 +170,10 @@ class ResultView:
         self._tissue, self._tissue_is_new = tissue, True
         self._tissue_timer.start()
 
+    def tissue_on_grid(self, run: Run | None = None) -> TissueOnGrid:
+        """The tissue as it is shown, on the working grid, without what a run (this one by default) could not read."""
+        return TissueOnGrid(self._tissue, self.mask.shape, (run or self.run).record.unreadable)
+
     # Masking
 
     def _mask_all(self) -> None:
@@ -186,7 +190,7 @@ class ResultView:
             return
         request = MaskRequest(
             self.run.probability.levels[0],
-            TissueOnGrid(self._tissue, self.mask.shape, self.run.record.unreadable),
+            self.tissue_on_grid(),
             self.settings.threshold,
             self.settings.smoothing_um,
             self.entry.grid.pixel_size_um,

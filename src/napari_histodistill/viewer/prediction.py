@@ -1,0 +1,209 @@
+"""What a round of the distillation says of a slide, as a layer: tiles as they land, corrections laid over them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_histodistill.jobs import ThreadJob
+from napari_histodistill.predict import mask_region
+from napari_histodistill.slide.labels import NORMAL, TUMOUR
+from napari_histodistill.viewer.display import show_thumbnail, show_window
+from napari_histodistill.viewer.editing import clip_window, window_of
+from napari_histodistill.viewer.geometry import visible_window
+from napari_histodistill.viewer.layers import Role, add_layer, difference_layer, prediction_layer
+from napari_histodistill.viewer.masking import MaskRequest, blocks_of, blocks_under, compute_masks, nearest_first
+from napari_histodistill.viewer.work import Latest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari.layers import Labels
+
+    from napari_histodistill.distill import Preview
+    from napari_histodistill.jobs import Progress
+    from napari_histodistill.study import Run
+    from napari_histodistill.viewer.editing import Mask, Window
+    from napari_histodistill.viewer.result import ResultView
+    from napari_histodistill.viewer.slides import OpenSlideView
+
+ADDED, REMOVED = 1, 2
+"""Values of the difference: tumour in the prediction only, in the pseudo-mask only."""
+
+
+class PredictionView:
+    """The prediction layer of a slide, and its difference from the pseudo-mask.
+
+    Parameters
+    ----------
+    view : OpenSlideView
+    result : ResultView
+        The pseudo-mask, whose corrections, tissue, threshold and smoothing hold for predictions too.
+
+    Attributes
+    ----------
+    data : uint8 array
+        What is shown: what the round says, what a person set laid over it.
+    """
+
+    def __init__(self, view: OpenSlideView, result: ResultView) -> None:
+        self._view, self._result = view, result
+        self._computed: Mask = np.zeros(result.mask.shape, np.uint8)
+        self.data: Mask = np.zeros_like(self._computed)
+        self._difference: Mask | None = None
+        self._blocks = blocks_of(result.mask.shape)
+        self._pending: set[int] = set()
+        self._masking = Latest(view.runner)
+        self._run: Run | None = None
+        self._title = ""
+        result.mask.edited.connect(self._on_edited)
+
+    @property
+    def layer(self) -> Labels | None:
+        """The prediction's layer, None if there is none."""
+        return self._view.layer(Role.PREDICTION)
+
+    @property
+    def difference(self) -> Labels | None:
+        """The layer of the difference, None if it is not shown."""
+        return self._view.layer(Role.DIFFERENCE)
+
+    # What is shown
+
+    def show(self, run: Run | None, title: str) -> None:
+        """Show a round's prediction from now on; of one that is being written, what has landed."""
+        self._run = run
+        self._pending.clear()
+        self._masking.cancel()
+        self._computed[:] = 0
+        self._ensure_layer()
+        self.set_title(title)
+        self._lay_over((slice(0, self.data.shape[0]), slice(0, self.data.shape[1])))
+        if run is not None:
+            self._want(run.record.finished)
+
+    def land(self, run: Run, window: Window) -> None:
+        """Show a window that has landed on disk."""
+        self._run = run
+        self._want(blocks_under(window, self.data.shape))
+
+    def preview(self, preview: Preview, title: str) -> None:
+        """Show a block of what an unfinished student says."""
+        self._ensure_layer()
+        self.set_title(title)
+        height, width = preview.probability.shape
+        window = clip_window(window_of(preview.y, preview.x, height, width), self.data.shape)
+        settings = self._result.settings
+        self._computed[window] = mask_region(
+            preview.probability,
+            self._result.tissue_on_grid()[window],
+            0,
+            0,
+            height,
+            width,
+            settings.threshold,
+            settings.smoothing_um,
+            self._result.entry.grid.pixel_size_um,
+        )
+        self._lay_over(window)
+
+    def set_title(self, title: str) -> None:
+        """Name the layer after what it shows."""
+        self._title = title
+        if self.layer is not None:
+            self.layer.name = title
+
+    def refresh(self) -> None:
+        """Follow a new threshold, smoothing or tissue."""
+        if self._run is not None:
+            self._want(self._run.record.finished)
+
+    def show_difference(self, on: bool) -> None:
+        """Show where prediction and pseudo-mask disagree, or no longer."""
+        layer = self.difference
+        if on and layer is None:
+            self._difference = np.zeros_like(self.data)
+            add_layer(self._view.viewer, difference_layer(self._view.slide, self._view.frame, self._difference))
+            self._compare((slice(0, self.data.shape[0]), slice(0, self.data.shape[1])))
+        elif not on and layer is not None:
+            self._view.viewer.layers.remove(layer)
+            self._difference = None
+
+    def close(self, *, remove_layers: bool = False) -> None:
+        """Stop the work and, if asked, take the layers away."""
+        self._masking.cancel()
+        self._result.mask.edited.disconnect(self._on_edited)
+        if remove_layers:
+            for layer in (self.layer, self.difference):
+                if layer is not None:
+                    self._view.viewer.layers.remove(layer)
+
+    def _ensure_layer(self) -> None:
+        if self.layer is None:
+            layer: Any = add_layer(
+                self._view.viewer,
+                prediction_layer(self._view.slide, self._view.frame, self.data),
+                below=self._result.mask_layer,
+            )
+            layer.editable = False
+            layer.name = self._title or layer.name
+
+    # Masks
+
+    def _want(self, blocks: Iterable[int]) -> None:
+        self._pending |= set(blocks)
+        if not self._masking.busy:
+            self._compute()
+
+    def _compute(self) -> None:
+        if self._run is None or not self._pending:
+            return
+        layer = self.layer
+        seen = visible_window(layer) if layer is not None else self._blocks[0]
+        windows = nearest_first((self._blocks[index] for index in self._pending), seen)
+        self._pending = set()
+        settings = self._result.settings
+        request = MaskRequest(
+            self._run.probability.levels[0],
+            self._result.tissue_on_grid(self._run),
+            settings.threshold,
+            settings.smoothing_um,
+            self._result.entry.grid.pixel_size_um,
+            tuple(windows),
+        )
+        self._masking.start(ThreadJob(compute_masks, request), progress=self._on_block, done=self._on_computed)
+
+    def _on_block(self, progress: Progress) -> None:
+        block = progress.payload
+        self._computed[block.window] = block.mask
+        self._lay_over(block.window)
+
+    def _on_computed(self, _result: None) -> None:
+        if self._pending:
+            self._compute()
+        elif self.layer is not None:
+            show_thumbnail(self.layer)
+
+    def _on_edited(self, window: Window) -> None:
+        self._lay_over(window)
+
+    def _lay_over(self, window: Window) -> None:
+        """Corrections win over what the round says, wherever it says something."""
+        hand = self._result.mask.hand[window]
+        self.data[window] = np.where(hand > 0, hand - np.uint8(1), self._computed[window])
+        if self.layer is not None:
+            show_window(self.layer, window)
+        self._compare(window)
+
+    def _compare(self, window: Window) -> None:
+        if self._difference is None:
+            return
+        mine, other = self.data[window] == TUMOUR, self._result.mask.data[window] == TUMOUR
+        said = (self.data[window] == TUMOUR) | (self.data[window] == NORMAL)
+        difference = np.zeros(mine.shape, np.uint8)
+        difference[mine & ~other] = ADDED
+        difference[other & ~mine & said] = REMOVED
+        self._difference[window] = difference
+        if self.difference is not None:
+            show_window(self.difference, window)
