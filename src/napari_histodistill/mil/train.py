@@ -8,7 +8,7 @@ import math
 import pickle
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,13 @@ from PIL import Image
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.mil.augment import Augmentation, Batch, dense_tissue
 from napari_histodistill.mil.data import Bag, BagDataset, DatasetError, load_dataset
-from napari_histodistill.mil.losses import FAMILIES, pixel_loss
+from napari_histodistill.mil.families import MASKS, family_of, methods
+from napari_histodistill.mil.losses import pixel_loss
 from napari_histodistill.mil.sampler import Sampler
 from napari_histodistill.nets.card import Architecture, ModelCard, Training
 from napari_histodistill.nets.model import Model, normalise, pick_device, save_model
 from napari_histodistill.nets.network import SideNetwork
+from napari_histodistill.nets.registry import ENCODERS
 from napari_histodistill.nets.stain import REINHARD, typical_stain
 
 if TYPE_CHECKING:
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     from napari_histodistill.nets.network import Maps
     from napari_histodistill.nets.stain import StainStatistics
 
-MASKS = "masks"
-METHODS = (*FAMILIES, MASKS)
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -51,7 +51,8 @@ class Recipe:
 
     Attributes
     ----------
-    encoder : str
+    encoder : str, optional
+        A name in `nets.registry.ENCODERS`; the family's own if None.
     mpp : float
         µm per pixel that the network reads.
     crop, batch : int
@@ -73,7 +74,7 @@ class Recipe:
     augmentation : Augmentation
     """
 
-    encoder: str = "efficientnet-lite0"
+    encoder: str | None = None
     mpp: float = 1.5
     crop: int = 144
     batch: int = 16
@@ -99,6 +100,8 @@ class TrainRequest:
         Folder for the model and, while it trains, the checkpoint.
     method : str
         Family of the bag loss, or "masks": full supervision, the ceiling to compare with.
+    encoder : str, optional
+        In place of the recipe's.
     epochs, seed : int
     mpp : float, optional
         µm per pixel of the data, in place of what it says.
@@ -113,6 +116,7 @@ class TrainRequest:
     data: Path
     out: Path
     method: str = "gm"
+    encoder: str | None = None
     epochs: int = 8
     seed: int = 0
     mpp: float | None = None
@@ -152,11 +156,12 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
 
     Raises
     ------
-    TrainingError, DatasetError, MissingWeightsError
-        If the method is unknown, the data lack positive or negative training images, or (for "masks") masks.
+    TrainingError, DatasetError, MissingWeightsError, RegistryError
+        If the method or the encoder is unknown, the data lack positive or negative training images or (for "masks")
+        masks, or weights are not installed.
     """
-    if request.method not in METHODS:
-        raise TrainingError(f"There is no method {request.method!r}: choose one of {', '.join(METHODS)}.")
+    if request.method not in methods():
+        raise TrainingError(f"There is no method {request.method!r}: choose one of {', '.join(methods())}.")
     if request.epochs < 1:
         raise TrainingError("A training needs at least one epoch.")
     if request.threads:
@@ -165,12 +170,14 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
     check_trainable(dataset, request.method)
     recipe, train = request.recipe, dataset.part("train")
     torch.manual_seed(request.seed)
-    network = SideNetwork(recipe.encoder, fusion_weights(request.method))
-    network.encoder.load_imagenet()
+    architecture = architecture_of(request)
+    network = SideNetwork(architecture.encoder, architecture.weights, architecture.attention)
+    start = network.encoder.load_imagenet()
+    control.progress(0, request.epochs, f"{architecture.encoder} starts from {start}")
     colours = typical_stain(bag.read_image(recipe.mpp) for bag in train.bags)
     reference = colours if recipe.normalise else None
     sampler = make_sampler(train, recipe, request.method, reference)
-    card = make_card(request, dataset, network, colours)
+    card = make_card(request, dataset, network, start, colours)
     loss, device = loss_of(request.method, recipe), pick_device(request.device)
     trainer = Trainer(network, loss, sampler, recipe, request.epochs, device)
     checkpoint = request.out / CHECKPOINT
@@ -194,9 +201,18 @@ def check_trainable(dataset: BagDataset, method: str) -> None:
         raise DatasetError(f"The method 'masks' needs a mask for every positive training image of {dataset.name}.")
 
 
-def fusion_weights(method: str) -> tuple[float, ...]:
-    """Fusion weights of the family's side outputs; those of ``gm`` for full supervision."""
-    return FAMILIES["gm" if method == MASKS else method].weights
+def architecture_of(request: TrainRequest) -> Architecture:
+    """The network that a request asks for.
+
+    Raises
+    ------
+    RegistryError
+        If the encoder or the family is unknown or broken.
+    """
+    family = family_of(request.method)
+    encoder = request.encoder or request.recipe.encoder or family.encoder
+    weights = family.fusion_weights(len(ENCODERS.load(encoder).channels))
+    return Architecture(encoder, weights, family.attention)
 
 
 def loss_of(method: str, recipe: Recipe) -> Callable[[Maps, Batch], Tensor]:
@@ -206,11 +222,10 @@ def loss_of(method: str, recipe: Recipe) -> Callable[[Maps, Batch], Tensor]:
     """
     if method == MASKS:
         return target_loss
-    family = FAMILIES[method]
+    family = family_of(method)
 
     def loss(maps: Maps, batch: Batch) -> Tensor:
-        stride = batch.images.shape[-1] // maps.fused.shape[-1]
-        inside = batch.bag_inside[:, ::stride, ::stride]
+        inside = maps.sample(batch.bag_inside)
         weight = inside.mean((1, 2)).sqrt()
         losses = family.loss(maps.all()[batch.bag_image], batch.bag_label, inside, recipe.enough)
         bags = (losses * weight).sum() / weight.sum()
@@ -223,8 +238,7 @@ def target_loss(maps: Maps, batch: Batch) -> Tensor:
     """Pixel loss against the batch's targets, cut at 0.5."""
     if batch.targets is None:
         raise ValueError("the batch has no pixel targets")
-    stride = batch.images.shape[-1] // maps.fused.shape[-1]
-    return pixel_loss(maps.all(), (batch.targets[:, ::stride, ::stride] >= 0.5).float())
+    return pixel_loss(maps.all(), (maps.sample(batch.targets) >= 0.5).float())
 
 
 def make_sampler(dataset: BagDataset, recipe: Recipe, method: str, reference: StainStatistics | None = None) -> Sampler:
@@ -285,11 +299,15 @@ def bag_auc(model: Model, images: Sequence[tuple[Bag, NDArray[np.uint8]]]) -> fl
 
 
 def make_card(
-    request: TrainRequest, dataset: BagDataset, network: SideNetwork, colours: StainStatistics | None = None
+    request: TrainRequest,
+    dataset: BagDataset,
+    network: SideNetwork,
+    start: str = "",
+    colours: StainStatistics | None = None,
 ) -> ModelCard:
-    """The card of a model that a request trains."""
-    recipe = request.recipe
-    architecture = Architecture(recipe.encoder, fusion_weights(request.method))
+    """The card of a model that a request trains; ``start`` is what `Encoder.load_imagenet` said."""
+    architecture = architecture_of(request)
+    recipe = replace(request.recipe, encoder=architecture.encoder)
     labels = "full masks" if request.method == MASKS else "image-level labels"
     training = Training(
         data=dataset.name,
@@ -298,13 +316,14 @@ def make_card(
         patients={"train": dataset.part("train").patients(), "val": dataset.part("val").patients()},
         seed=request.seed,
         recipe=json.loads(json.dumps({"epochs": request.epochs, **asdict(recipe)})),
+        start=start,
     )
     return ModelCard(
         name=f"{request.method} teacher on {dataset.name}",
         architecture=architecture,
         mpp=recipe.mpp,
         margin=network.margin,
-        multiple=network.multiple,
+        multiple=network.period,
         stain_normalisation=REINHARD if recipe.normalise and colours else None,
         stain_reference=colours.to_card() if colours else None,
         scope=("Research use only, not for diagnosis.", f"Trained on {dataset.name} from {labels}, not validated."),
