@@ -159,6 +159,9 @@ def segment(slide: Path, study: Path, exports: list[str], as_json: bool, **optio
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--method", type=_Name(_methods), default="gm", show_default=True, help="Family of the bag loss.")
 @click.option("--encoder", type=_Name(_encoders), help="In place of the family's own.")
+@click.option(
+    "--attention/--no-attention", default=None, help="At every depth of the network.  [default: the family's]"
+)
 @click.option("--epochs", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the model.")

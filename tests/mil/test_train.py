@@ -69,7 +69,12 @@ def test_the_encoder_is_the_requests_else_the_recipes_else_the_familys(request_f
     asked = [request_for(method="swin"), request_for(method="swin", recipe=recipe)]
     asked.append(replace(asked[1], encoder="mobilenet-v3-small"))
     assert [architecture_of(r).encoder for r in asked] == ["swin-t", "vgg16", "mobilenet-v3-small"]
+
+
+def test_attention_is_the_requests_else_the_familys(request_for):
     assert [architecture_of(request_for(method=m)).attention for m in ("gm", "attention")] == [False, True]
+    assert architecture_of(request_for(method="masks", attention=True)).attention
+    assert not architecture_of(request_for(method="attention", attention=False)).attention
 
 
 @pytest.mark.parametrize("encoder", ["vgg16", "mobilenet-v3-small"])

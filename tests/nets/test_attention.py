@@ -60,6 +60,14 @@ def test_in_parts_it_is_the_same_and_has_the_same_gradient(layer, monkeypatch):
         torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-4)
 
 
+def test_a_prediction_in_parts_is_the_same(layer, monkeypatch):
+    x = torch.randn(1, 16, 9, 7)
+    with torch.inference_mode():
+        whole = layer(x)
+        monkeypatch.setattr(attention, "AT_ONCE", 1)
+        torch.testing.assert_close(layer(x), whole)
+
+
 def test_what_is_kept_for_the_gradient_stays_small(layer, monkeypatch):
     """Never a matrix of all pixels by all pixels, nor all rows and columns of a map that is done in parts."""
     sizes = []

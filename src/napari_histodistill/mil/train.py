@@ -102,6 +102,8 @@ class TrainRequest:
         Family of the bag loss, or "masks": full supervision, the ceiling to compare with.
     encoder : str, optional
         In place of the recipe's.
+    attention : bool, optional
+        Criss-cross attention at every depth, in place of what the family has: for the ceiling of ``attention``.
     epochs, seed : int
     mpp : float, optional
         µm per pixel of the data, in place of what it says.
@@ -117,6 +119,7 @@ class TrainRequest:
     out: Path
     method: str = "gm"
     encoder: str | None = None
+    attention: bool | None = None
     epochs: int = 8
     seed: int = 0
     mpp: float | None = None
@@ -212,7 +215,8 @@ def architecture_of(request: TrainRequest) -> Architecture:
     family = family_of(request.method)
     encoder = request.encoder or request.recipe.encoder or family.encoder
     weights = family.fusion_weights(len(ENCODERS.load(encoder).channels))
-    return Architecture(encoder, weights, family.attention)
+    attention = family.attention if request.attention is None else request.attention
+    return Architecture(encoder, weights, attention)
 
 
 def loss_of(method: str, recipe: Recipe) -> Callable[[Maps, Batch], Tensor]:
