@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from napari_histodistill import __version__, console
+from napari_histodistill.distill import RECIPES, find_recipe
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled, Progress
 
@@ -177,12 +178,37 @@ def train_teacher(data: Path, out: Path, **options: Any) -> None:
     from napari_histodistill.mil import TrainRequest
     from napari_histodistill.mil import train_teacher as train
 
-    def print_epoch(progress: Progress) -> None:
-        if progress.payload is not None:
-            click.echo(str(progress.payload))
-
-    result = console.run(train, TrainRequest(data=data, out=out, **options), print_epoch)
+    result = console.run(train, TrainRequest(data=data, out=out, **options), _print_payload)
     click.echo(f"Model in {result.folder}, started from {result.card.training.start}")
+
+
+@main.command()
+@click.option("--teacher", default="bundled", show_default=True, help="A folder with model.json.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="As train-teacher takes it.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--epochs", type=click.IntRange(1), help="Epochs of a round.  [default: the recipe's]")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for rounds and the best model.")
+@click.option("--recipe", type=click.Choice(tuple(RECIPES)), default="default", show_default=True)
+@click.option("--encoder", type=_Name(_encoders), help="Encoder of the students.  [default: the teacher's]")
+@click.option(
+    "--select",
+    type=click.Choice(["bags", "masks"]),
+    default="bags",
+    show_default=True,
+    help="What says whether a student is better: labels of validation patients, or their masks.",
+)
+@mpp_option
+@device_option
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: torch's choice]")
+@click.option("--resume", is_flag=True, help="Go on with what lies in the folder.")
+def distill(recipe: str, **options: Any) -> None:
+    """Distil a teacher into students on DATA, round by round: OUT then holds the best model."""
+    from napari_histodistill.distill import DistillRequest
+    from napari_histodistill.distill import distill as run
+
+    result = console.run(run, DistillRequest(recipe=find_recipe(recipe), **options), _print_payload)
+    click.echo(f"Best model, from {result.best}, in {result.folder}")
 
 
 @main.command()
@@ -233,6 +259,12 @@ def demo(slide: Path | None, out: Path, **options: Any) -> None:
         result |= _compare_with_truth(path, Path(result["slide_folder"]))
     _print_result(result, as_json=False)
     click.echo(f"\nLook at {result['exports']['png']}")
+
+
+def _print_payload(progress: Progress) -> None:
+    """A line for every finished epoch or round."""
+    if progress.payload is not None:
+        click.echo(str(progress.payload))
 
 
 def _describe(slide: Slide, control: JobControl) -> dict[str, Any]:

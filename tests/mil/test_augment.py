@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from napari_histodistill.mil.augment import (
-    Augmentation,
     degrade,
     dense_tissue,
     exchange_halves,
@@ -19,6 +18,7 @@ from napari_histodistill.mil.augment import (
     random_halves,
 )
 from napari_histodistill.mil.sampler import Sampler
+from napari_histodistill.mil.settings import Augmentation
 
 NONE = Augmentation(stain=0.0, shift=0.0, blur=0.0, noise=0.0)
 
@@ -85,7 +85,7 @@ def test_mosaics_hold_positive_pixels_in_positive_bags_only(rng):
 
 def test_glass_is_a_negative_bag_and_leaves_the_other_bags(rng):
     batch = exchange_halves(torch.ones(6, 4, 32, 32) / 2, torch.ones(6, 4, 32, 32) / 2, 0.5, rng)
-    batch = replace(batch, targets=torch.ones(12, 32, 32))
+    batch = replace(batch, targets=torch.ones(12, 1, 32, 32))
     glass = lay_glass(batch, 1.0, rng)
     bright = glass.images.amin(1) > 0.6
     for image, label, inside in zip(glass.bag_image, glass.bag_label, glass.bag_inside, strict=True):
@@ -93,12 +93,12 @@ def test_glass_is_a_negative_bag_and_leaves_the_other_bags(rng):
             assert not (bright[image] & (inside > 0)).any()
     assert (glass.bag_label[-12:] == 0).all()
     assert (bright[glass.bag_image[-12:]] == (glass.bag_inside[-12:] > 0)).all()
-    assert torch.equal(glass.targets, (~bright).float())
+    assert torch.equal(glass.targets[:, 0], (~bright).float())
 
 
 def test_targets_come_through_the_exchange(rng):
     planes = torch.rand(2, 4, 16, 16)
-    assert torch.equal(exchange_halves(planes[:1], planes[1:], 0.0, rng).targets, planes[:, 3])
+    assert torch.equal(exchange_halves(planes[:1], planes[1:], 0.0, rng).targets, planes[:, 3:])
 
 
 def test_dense_tissue_is_found_beside_pale_tissue_and_glass_at_any_resolution():

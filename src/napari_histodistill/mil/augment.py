@@ -16,43 +16,18 @@ from scipy import ndimage
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.random import Generator
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from napari_histodistill.mil.settings import Augmentation
 
 # Optical densities of haematoxylin, eosin and the residual (Ruifrok and Johnston 2001), rows of unit length.
 _HED = torch.tensor([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
 _HED = _HED / _HED.norm(dim=1, keepdim=True)
 _RGB_TO_HED = torch.linalg.inv(_HED)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How far a training image may be changed.
-
-    Attributes
-    ----------
-    zoom : (float, float)
-        Range of magnification.
-    stain : float
-        Relative spread of the amount of each stain, and of the optical density of each colour channel.
-    shift : float
-        Largest shift of the amount of a stain, in optical density.
-    blur, noise : float
-        Largest Gaussian sigma in px, largest standard deviation of white noise in [0, 1].
-    mosaic : float
-        Share of the pairs of a positive and a negative image that are cut and exchanged.
-    glass : float
-        Share of the images that are half covered with empty glass.
-    """
-
-    zoom: tuple[float, float] = (0.7, 1.4)
-    stain: float = 0.3
-    shift: float = 0.05
-    blur: float = 1.2
-    noise: float = 0.04
-    mosaic: float = 0.5
-    glass: float = 0.25
 
 
 def dense_tissue(image: NDArray[np.uint8], mpp: float, share: float) -> NDArray[np.bool_]:
@@ -152,11 +127,13 @@ class Batch:
     ----------
     images : Tensor (n, 3, h, h) in [0, 1]
     bag_image, bag_label : Tensor (b,)
-        The image that each bag lies in, and 1 if it holds tumour, else 0.
+        The image that each bag lies in, and whether it holds tumour: 1 if so, 0 if not, -1 if nobody knows.
     bag_inside : Tensor (b, h, h)
         1 where the image belongs to the bag.
-    targets : Tensor (n, h, h) or None
-        Tumour probability of every pixel, for training with pixel targets.
+    targets : Tensor (n, k, h, h) or None
+        Tumour probability of every pixel, for training with pixel targets; k is 1 unless every side output has its own.
+    weights : Tensor (n, h, h) or None
+        How much each pixel's target counts: 0 to ignore it, 1 for a pseudo-target, more for a correction.
     """
 
     images: Tensor
@@ -164,19 +141,34 @@ class Batch:
     bag_label: Tensor
     bag_inside: Tensor
     targets: Tensor | None = None
+    weights: Tensor | None = None
 
-    def to(self, device: str) -> Batch:
+    def to(self, device: torch.device | str) -> Batch:
         """The batch on a device."""
-        return Batch(
-            self.images.to(device),
-            self.bag_image.to(device),
-            self.bag_label.to(device),
-            self.bag_inside.to(device),
-            None if self.targets is None else self.targets.to(device),
-        )
+        return Batch(*(None if t is None else t.to(device, non_blocking=True) for t in self.tensors()))  # type: ignore[arg-type]
+
+    @classmethod
+    def join(cls, batches: Sequence[Batch]) -> Batch:
+        """One batch of the images and bags of several, in their order."""
+        starts = np.cumsum([0, *(len(b.images) for b in batches[:-1])])
+        moved = [replace(b, bag_image=b.bag_image + int(start)) for b, start in zip(batches, starts, strict=True)]
+        columns = zip(*(b.tensors() for b in moved), strict=True)
+        return cls(*(None if column[0] is None else torch.cat(column) for column in columns))  # type: ignore[arg-type]
+
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """All of it, in the order of the attributes."""
+        return (self.images, self.bag_image, self.bag_label, self.bag_inside, self.targets, self.weights)
 
 
-def exchange_halves(positive: Tensor, negative: Tensor, share: float, rng: Generator) -> Batch:
+def exchange_halves(
+    first: Tensor,
+    second: Tensor,
+    share: float,
+    rng: Generator,
+    labels: tuple[int, int] = (1, 0),
+    *,
+    weighted: bool = False,
+) -> Batch:
     """Exchange halves of some pairs of a positive and a negative image: mosaics of two bags each.
 
     A mosaic's negative half is known to be free of tumour whatever lies beside it, which its whole positive image
@@ -184,31 +176,37 @@ def exchange_halves(positive: Tensor, negative: Tensor, share: float, rng: Gener
 
     Parameters
     ----------
-    positive, negative : Tensor (n, 3 or 4, h, h)
-        Images, with targets as the fourth plane if there are any.
+    first, second : Tensor (n, 3 or more, h, h)
+        Images, with targets as further planes if there are any, and weights as the last one.
     share : float
         Share of the pairs that are exchanged.
+    labels : (int, int)
+        Bag labels of the first and of the second images.
+    weighted : bool
+        Whether the last plane holds weights.
 
     Returns
     -------
     Batch
         2n images; a bag for every whole image and every half.
     """
-    n, size = len(positive), positive.shape[-1]
+    n, size = len(first), first.shape[-1]
     cut = round(share * n)
     half = torch.from_numpy(random_halves(cut, size, rng))
-    first, second = positive.clone(), negative.clone()
-    first[:cut] = torch.where(half[:, None], positive[:cut], negative[:cut])
-    second[:cut] = torch.where(half[:, None], negative[:cut], positive[:cut])
+    mixed, other_mixed = first.clone(), second.clone()
+    mixed[:cut] = torch.where(half[:, None], first[:cut], second[:cut])
+    other_mixed[:cut] = torch.where(half[:, None], second[:cut], first[:cut])
     mine, other, whole = half.float(), 1 - half.float(), torch.ones(n - cut, size, size)
     i, j = torch.arange(n), torch.arange(n, 2 * n)
-    planes = torch.cat([first, second])
+    planes = torch.cat([mixed, other_mixed])
+    one, two = (float(label) for label in labels)
     return Batch(
         images=planes[:, :3],
         bag_image=torch.cat([i, i[:cut], j[:cut], j]),
-        bag_label=torch.cat([torch.ones(n), torch.zeros(cut), torch.ones(cut), torch.zeros(n)]),
+        bag_label=torch.cat([torch.full((m,), v) for m, v in ((n, one), (cut, two), (cut, one), (n, two))]),
         bag_inside=torch.cat([mine, whole, other, other, mine, whole]),
-        targets=planes[:, 3] if planes.shape[1] > 3 else None,
+        targets=planes[:, 3 : planes.shape[1] - weighted] if planes.shape[1] > 3 + weighted else None,
+        weights=planes[:, -1] if weighted else None,
     )
 
 
@@ -220,6 +218,8 @@ def lay_glass(batch: Batch, share: float, rng: Generator) -> Batch:
     """
     n, size = len(batch.images), batch.images.shape[-1]
     chosen = torch.from_numpy(np.flatnonzero(rng.random(n) < share))
+    if not len(chosen):
+        return batch
     half = torch.from_numpy(random_halves(len(chosen), size, rng)).float()
     colour = _uniform(rng, 0.75, 1, len(chosen), 1, 1, 1) + _uniform(rng, -0.03, 0.03, len(chosen), 3, 1, 1)
     grain = torch.from_numpy(rng.standard_normal((len(chosen), 3, size, size), dtype=np.float32))
@@ -235,5 +235,6 @@ def lay_glass(batch: Batch, share: float, rng: Generator) -> Batch:
         bag_image=torch.cat([batch.bag_image[left], chosen]),
         bag_label=torch.cat([batch.bag_label[left], torch.zeros(len(chosen))]),
         bag_inside=torch.cat([inside[left], half]),
-        targets=None if batch.targets is None else batch.targets * (1 - covered),
+        targets=None if batch.targets is None else batch.targets * (1 - covered[:, None]),
+        weights=None if batch.weights is None else torch.where(covered > 0, torch.ones_like(covered), batch.weights),
     )

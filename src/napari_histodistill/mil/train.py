@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import math
-import pickle
-import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 
-from napari_histodistill.errors import HistodistillError
-from napari_histodistill.mil.augment import Augmentation, Batch, dense_tissue
+from napari_histodistill.mil.augment import Batch, dense_tissue
 from napari_histodistill.mil.data import Bag, BagDataset, DatasetError, load_dataset
 from napari_histodistill.mil.families import MASKS, family_of, methods
 from napari_histodistill.mil.losses import pixel_loss
 from napari_histodistill.mil.sampler import Sampler
+from napari_histodistill.mil.settings import Augmentation, Epoch, Optimisation
+from napari_histodistill.mil.store import ArrayStore
+from napari_histodistill.mil.trainer import CHECKPOINT, Trainer, TrainingError, make_fabric
 from napari_histodistill.nets.card import Architecture, ModelCard, Training
-from napari_histodistill.nets.model import Model, normalise, pick_device, save_model
+from napari_histodistill.nets.model import Model, save_model
 from napari_histodistill.nets.network import SideNetwork
 from napari_histodistill.nets.registry import ENCODERS
 from napari_histodistill.nets.stain import REINHARD, typical_stain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
 
     from napari_histodistill.jobs import JobControl
+    from napari_histodistill.mil.trainer import Loss
     from napari_histodistill.nets.network import Maps
     from napari_histodistill.nets.stain import StainStatistics
-
-CHECKPOINT = "checkpoint.pt"
-
-
-class TrainingError(HistodistillError):
-    """A training that cannot be done as asked."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +79,11 @@ class Recipe:
     normalise: bool = True
     augmentation: Augmentation = field(default_factory=Augmentation)
 
+    @property
+    def optimisation(self) -> Optimisation:
+        """The optimiser's part of the settings."""
+        return Optimisation(lr=self.lr, weight_decay=self.weight_decay, average=self.average)
+
 
 @dataclass(frozen=True)
 class TrainRequest:
@@ -130,20 +127,6 @@ class TrainRequest:
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """One line of a training's record: mean loss, and how well bag scores rank validation images (AUC, or None)."""
-
-    number: int
-    loss: float
-    bag_auc: float | None
-    seconds: float
-
-    def __str__(self) -> str:
-        score = "no validation bags" if self.bag_auc is None else f"bag AUC {self.bag_auc:.3f}"
-        return f"epoch {self.number}: loss {self.loss:.4f}, {score}, {self.seconds:.0f} s"
-
-
-@dataclass(frozen=True)
 class TrainResult:
     """A finished training: where the model lies, its card, and the record of its epochs."""
 
@@ -173,24 +156,26 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
     check_trainable(dataset, request.method)
     recipe, train = request.recipe, dataset.part("train")
     torch.manual_seed(request.seed)
+    fabric = make_fabric(request.device)
     architecture = architecture_of(request)
     network = SideNetwork(architecture.encoder, architecture.weights, architecture.attention)
     start = network.encoder.load_imagenet()
-    control.progress(0, request.epochs, f"{architecture.encoder} starts from {start}")
     colours = typical_stain(bag.read_image(recipe.mpp) for bag in train.bags)
     reference = colours if recipe.normalise else None
-    sampler = make_sampler(train, recipe, request.method, reference)
+    sampler = make_sampler(train, recipe, request.method, reference, (fabric.global_rank, fabric.world_size))
+    control.progress(0, request.epochs * sampler.steps, f"{architecture.encoder} starts from {start}")
     card = make_card(request, dataset, network, start, colours)
-    loss, device = loss_of(request.method, recipe), pick_device(request.device)
-    trainer = Trainer(network, loss, sampler, recipe, request.epochs, device)
+    trainer = Trainer(network, loss_of(request.method, recipe), sampler, recipe.optimisation, request.epochs, fabric)
     checkpoint = request.out / CHECKPOINT
     request.out.mkdir(parents=True, exist_ok=True)
     if request.resume and checkpoint.is_file():
         trainer.load(checkpoint)
     validation = read_images(dataset.part("val"), recipe.mpp, reference)
-    trainer.run(request.seed, control, checkpoint, lambda: bag_auc(Model(trainer.average, card), validation))
-    save_model(request.out, trainer.average, card)
-    checkpoint.unlink(missing_ok=True)
+    device = str(fabric.device)
+    trainer.run(request.seed, control, checkpoint, lambda network: bag_auc(Model(network, card, device), validation))
+    if fabric.is_global_zero:
+        save_model(request.out, trainer.model, card)
+        checkpoint.unlink(missing_ok=True)
     return TrainResult(request.out, card, tuple(trainer.epochs))
 
 
@@ -219,21 +204,21 @@ def architecture_of(request: TrainRequest) -> Architecture:
     return Architecture(encoder, weights, attention)
 
 
-def loss_of(method: str, recipe: Recipe) -> Callable[[Maps, Batch], Tensor]:
+def loss_of(method: str, recipe: Recipe) -> Loss:
     """The loss of a batch: of its bags (mean, weighted by the root of their area) and the density prior, or of pixels.
 
     The pixels' loss alone is for the method "masks".
     """
     if method == MASKS:
-        return target_loss
+        return lambda maps, batch: {"pixels": target_loss(maps, batch)}
     family = family_of(method)
 
-    def loss(maps: Maps, batch: Batch) -> Tensor:
+    def loss(maps: Maps, batch: Batch) -> dict[str, Tensor]:
         inside = maps.sample(batch.bag_inside)
         weight = inside.mean((1, 2)).sqrt()
         losses = family.loss(maps.all()[batch.bag_image], batch.bag_label, inside, recipe.enough)
-        bags = (losses * weight).sum() / weight.sum()
-        return bags + recipe.prior * target_loss(maps, batch) if recipe.prior else bags
+        terms = {"bags": (losses * weight).sum() / weight.sum()}
+        return terms | {"prior": recipe.prior * target_loss(maps, batch)} if recipe.prior else terms
 
     return loss
 
@@ -242,21 +227,27 @@ def target_loss(maps: Maps, batch: Batch) -> Tensor:
     """Pixel loss against the batch's targets, cut at 0.5."""
     if batch.targets is None:
         raise ValueError("the batch has no pixel targets")
-    return pixel_loss(maps.all(), (maps.sample(batch.targets) >= 0.5).float())
+    return pixel_loss(maps.all(), (maps.sample(batch.targets[:, 0]) >= 0.5).float())
 
 
-def make_sampler(dataset: BagDataset, recipe: Recipe, method: str, reference: StainStatistics | None = None) -> Sampler:
-    """A sampler of the images of a data set with the method's targets, read into memory.
+def make_sampler(
+    dataset: BagDataset,
+    recipe: Recipe,
+    method: str,
+    reference: StainStatistics | None = None,
+    share: tuple[int, int] = (0, 1),
+) -> Sampler:
+    """A sampler of the images of a data set with the method's targets.
 
     With a ``reference`` stain every image is there twice, in its own colours and in the reference's.
     """
     versions = (None,) if reference is None else (None, reference)
-    images = [image for version in versions for _, image in read_images(dataset, recipe.mpp, version)]
+    images = ArrayStore(bag.read_image(recipe.mpp, version) for version in versions for bag in dataset.bags)
     labels = [bag.label for _ in versions for bag in dataset.bags]
     targets = mask_targets(dataset, recipe.mpp) if method == MASKS else prior_targets(dataset, recipe)
     if targets is not None:
         targets = targets * len(versions)
-    return Sampler(images, labels, recipe.crop, recipe.batch, recipe.augmentation, targets)
+    return Sampler(images, labels, recipe.crop, recipe.batch, recipe.augmentation, targets, share=share)
 
 
 def prior_targets(dataset: BagDataset, recipe: Recipe) -> list[NDArray[np.uint8]] | None:
@@ -333,108 +324,3 @@ def make_card(
         scope=("Research use only, not for diagnosis.", f"Trained on {dataset.name} from {labels}, not validated."),
         training=training,
     )
-
-
-class Trainer:
-    """Optimises a network over epochs, keeps the running average of its weights, and can stop and go on.
-
-    Attributes
-    ----------
-    average : SideNetwork
-        The running average, BatchNorm statistics included: the model.
-    epochs : list of Epoch
-        Finished so far.
-    """
-
-    def __init__(
-        self,
-        network: SideNetwork,
-        loss: Callable[[Maps, Batch], Tensor],
-        sampler: Sampler,
-        recipe: Recipe,
-        epochs: int,
-        device: str = "cpu",
-        head_factor: float = 10.0,
-    ) -> None:
-        self.network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network)
-        self.loss, self.sampler, self.recipe, self.device = loss, sampler, recipe, device
-        self.total = epochs
-        self.epochs: list[Epoch] = []
-        encoder = list(network.encoder.parameters())
-        known = {id(p) for p in encoder}
-        heads = [p for p in network.parameters() if id(p) not in known]
-        groups = [{"params": encoder, "factor": 1.0}, {"params": heads, "factor": head_factor}]
-        self.optimiser = torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
-
-    def run(
-        self,
-        seed: int,
-        control: JobControl,
-        checkpoint: Path | None = None,
-        score: Callable[[], float | None] = lambda: None,
-    ) -> None:
-        """Train the epochs that are left; after each, write the checkpoint and tell ``control`` a line."""
-        while len(self.epochs) < self.total:
-            start, number = time.monotonic(), len(self.epochs)
-            losses = []
-            for i, batch in enumerate(self.sampler.epoch(seed, number)):
-                control.checkpoint()
-                losses.append(self._step(batch, number * self.sampler.steps + i))
-            record = Epoch(number + 1, float(np.mean(losses)), score(), time.monotonic() - start)
-            self.epochs.append(record)
-            if checkpoint is not None:
-                self.save(checkpoint)
-            control.progress(number + 1, self.total, str(record), record)
-
-    def _step(self, batch: Batch, step: int) -> float:
-        batch = batch.to(self.device)
-        steps = self.total * self.sampler.steps
-        rate = self.recipe.lr * min(1, (step + 1) / 30) * (1 + math.cos(math.pi * step / steps)) / 2
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["factor"]
-        self.network.train()
-        loss = self.loss(self.network(normalise(batch.images)), batch)
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
-        self.optimiser.step()
-        self._update_average(min(self.recipe.average, (step + 1) / (step + 10)))
-        return float(loss.detach())
-
-    @torch.no_grad()
-    def _update_average(self, decay: float) -> None:
-        pairs = zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True)
-        for mean, value in pairs:
-            if mean.dtype.is_floating_point:
-                mean.lerp_(value, 1 - decay)
-            else:
-                mean.copy_(value)
-
-    def save(self, path: Path) -> None:
-        """Write everything that going on needs, complete or not at all."""
-        state = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "epochs": [asdict(epoch) for epoch in self.epochs],
-        }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
-
-    def load(self, path: Path) -> None:
-        """Go on from what `save` wrote.
-
-        Raises
-        ------
-        TrainingError
-            If the file is no checkpoint of this training.
-        """
-        try:
-            state: Mapping[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-            self.network.load_state_dict(state["network"])
-            self.average.load_state_dict(state["average"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
-        except (RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
-            raise TrainingError(f"{path} is no checkpoint of this training: delete it to start anew.") from error

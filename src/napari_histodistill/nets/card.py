@@ -6,6 +6,7 @@ model before anything heavy starts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -136,6 +137,14 @@ class ModelCard:
         weights = self.architecture.weights
         if not weights or min(weights) < 0 or abs(sum(weights) - 1) > 1e-3:
             raise ModelError(f"The model card gives the fusion weights {weights}, which must sum to one.")
+
+    def digest(self, folder: Path | None) -> str:
+        """Twelve digits that name what decides a model's answers: pixel size, stain, and the weights in a folder."""
+        digest = hashlib.sha256(repr((self.mpp, self.stain_normalisation, self.stain_reference)).encode())
+        weights = None if folder is None else folder / WEIGHTS_NAME
+        if weights is not None and weights.is_file():
+            digest.update(weights.read_bytes())
+        return digest.hexdigest()[:12]
 
     def to_json(self) -> str:
         """The text of ``model.json``."""

@@ -17,8 +17,12 @@ from napari_histodistill.nets.network import SideNetwork, upsample
 from napari_histodistill.nets.registry import ENCODERS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from napari_histodistill.nets.network import Maps
 
 _PIXELS_AT_ONCE = 1024 * 1024  # bounds the activations: about 400 bytes a pixel
 _REFLECT = 32  # mirrored surroundings of an image, so that the zero padding of the network lies outside
@@ -107,26 +111,31 @@ class Model:
         float32 (n, h, w)
             In [0, 1]. Within ``card.margin`` pixels of an edge the values depend on where the image was cut.
         """
+        return self._predict(images, lambda maps: maps.fused[:, None])[..., 0]
+
+    @torch.inference_mode()
+    def predict_sides(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The side outputs apart, float32 (n, h, w, s), shallowest first; see `predict`."""
+        return self._predict(images, lambda maps: maps.sides)
+
+    def _predict(self, images: NDArray[np.uint8], choose: Callable[[Maps], Tensor]) -> NDArray[np.float32]:
         if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise ValueError(f"images must be uint8 (n, h, w, 3), not {images.dtype} {images.shape}")
         n, h, w = images.shape[:3]
-        result = np.empty((n, h, w), np.float32)
-        if not result.size:
-            return result
+        if not images.size:
+            return np.empty((n, h, w, 1), np.float32)
         step = max(1, _PIXELS_AT_ONCE // (h * w))
-        for i in range(0, n, step):
-            result[i : i + step] = self._forward(images[i : i + step])
-        return result
+        return np.concatenate([self._forward(images[i : i + step], choose) for i in range(0, n, step)])
 
-    def _forward(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _forward(self, images: NDArray[np.uint8], choose: Callable[[Maps], Tensor]) -> NDArray[np.float32]:
         h, w = images.shape[1:3]
         pad = [_padding(side, self.network.multiple) for side in (h, w)]
         padded = np.pad(images, [(0, 0), *pad, (0, 0)], mode="symmetric")
         x = torch.from_numpy(padded).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         stride, offset = self.network.stride, self.network.offset
-        maps = upsample(self.network(normalise(x)).fused[:, None], stride, -offset / stride)[:, 0]
-        inner: NDArray[np.float32] = maps[:, _REFLECT : _REFLECT + h, _REFLECT : _REFLECT + w].cpu().numpy()
-        return inner
+        maps = upsample(choose(self.network(normalise(x))), stride, -offset / stride)
+        inner: NDArray[np.float32] = maps[..., _REFLECT : _REFLECT + h, _REFLECT : _REFLECT + w].cpu().numpy()
+        return inner.transpose(0, 2, 3, 1)
 
 
 def _padding(length: int, multiple: int) -> tuple[int, int]:

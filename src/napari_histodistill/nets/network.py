@@ -132,7 +132,7 @@ class SideNetwork(nn.Module):
         encoder, stride, offset = self.encoder, self.stride, self.offset
         features = zip(self.heads, encoder(x, self._refine), encoder.strides, encoder.offsets, strict=True)
         logits = [upsample(head(f), s // stride, (offset - o) / s) for head, f, s, o in features]
-        sides = torch.sigmoid(torch.cat(logits, 1))
+        sides = torch.sigmoid(torch.cat(logits, 1).float())
         fused = (sides * self.weights[:, None, None]).sum(1)
         return Maps(sides, fused, offset)
 

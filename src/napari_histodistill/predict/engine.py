@@ -176,13 +176,18 @@ def share_one_heap() -> None:
         set_option(M_ARENA_MAX, 1)
 
 
+def spare_cores() -> int:
+    """Threads to compute with on a CPU: all cores but the one left to readers, writer and window."""
+    return max(1, cores() - 1)
+
+
 @contextlib.contextmanager
 def torch_threads(count: int | None) -> Iterator[Any]:
     """Let torch use ``count`` threads for a while; None leaves one core to the readers, the writer and the window."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(count or max(1, cores() - 1))
+    torch.set_num_threads(count or spare_cores())
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.nets import bundled_card, read_card
-from napari_histodistill.nets.card import BUNDLED, WEIGHTS_NAME
+from napari_histodistill.nets.card import BUNDLED
 from napari_histodistill.predict.engine import compute, report, share_one_heap, torch_threads
 from napari_histodistill.predict.figures import Figures, summarise_blocks
 from napari_histodistill.predict.mask import mask_blocks
@@ -77,7 +77,7 @@ def predict_slide(request: PredictRequest, control: JobControl, model: Predictor
         entry = study.add_slide(slide, target_mpp=GRID_FACTOR * card.mpp)
         with entry.lock():
             warnings = [*slide.warnings, *_settle_tissue(entry, slide, request, control)]
-            run, tiling = _settle_run(entry, card, _model_id(request.model, model), resume=request.resume)
+            run, tiling = _settle_run(entry, card, _model_id(request.model, model), request)
             with run.in_progress():
                 tiles = tissue_tiles(tiling, entry.tissue_on_grid())
                 device, computed = _compute_missing(request, control, slide, entry, run, tiling, tiles, model)
@@ -193,19 +193,25 @@ def _compute_missing(
     return model.device, len(missing)
 
 
-def _settle_run(entry: StudySlide, card: ModelCard, model_id: str, *, resume: bool) -> tuple[Run, Tiling]:
+def tiling_of(entry: StudySlide, card: ModelCard) -> Tiling:
+    """How a slide of a study is cut for a model."""
     pixel_size = float(np.mean(entry.grid.pixel_size_um))
-    tiling = Tiling.for_model(entry.grid.shape, pixel_size, card.mpp, card.margin)
-    saved = entry.tissue()
+    return Tiling.for_model(entry.grid.shape, pixel_size, card.mpp, card.margin)
+
+
+def _settle_run(entry: StudySlide, card: ModelCard, model_id: str, request: PredictRequest) -> tuple[Run, Tiling]:
+    tiling, saved, name = tiling_of(entry, card), entry.tissue(), request.prediction
     settings = {
         "model": model_id,
         "slide": entry.fingerprint,
         "tissue": "" if saved is None else hashlib.sha256(saved.mask.tobytes()).hexdigest()[:16],
         "tiling": f"{tiling.block}, {tiling.margin}, {tiling.ramp} px, {tiling.factor}-fold",
     }
-    earlier = entry.resumable_run() if resume else None
+    earlier = None
+    if request.resume:
+        earlier = entry.prediction(name, writable=True) if name else entry.resumable_run()
     if earlier is None:
-        return entry.new_run(settings), tiling
+        return entry.new_prediction(name, settings) if name else entry.new_run(settings), tiling
     earlier.require_same(settings)
     return earlier, tiling
 
@@ -232,10 +238,6 @@ def _card(model: str) -> ModelCard:
 
 
 def _model_id(where: str, model: Predictor | None) -> str:
-    """Name of a model and a digest of what decides its answers: its weights, pixel size and stain normalisation."""
+    """Name of a model and a digest of what decides its answers; of a model that is handed in, of its card alone."""
     card = model.card if model else _card(where)
-    digest = hashlib.sha256(repr((card.mpp, card.stain_normalisation, card.stain_reference)).encode())
-    weights = (BUNDLED if where == "bundled" else Path(where)) / WEIGHTS_NAME
-    if model is None and weights.is_file():
-        digest.update(weights.read_bytes())
-    return f"{card.name} {digest.hexdigest()[:12]}"
+    return f"{card.name} {card.digest(None if model else BUNDLED if where == 'bundled' else Path(where))}"

@@ -38,6 +38,8 @@ class PredictRequest:
         Of the pseudo-mask: probability from 0 to 1, and Gaussian sigma in µm. None takes the model card's.
     threads : int or None
         Threads to compute with on a CPU; None takes all cores but one.
+    prediction : str
+        Name of the prediction to make, see `StudySlide.predictions`; empty for a teacher's run.
     """
 
     slide_path: Path
@@ -52,6 +54,7 @@ class PredictRequest:
     threshold: float | None = None
     smoothing_um: float | None = None
     threads: int | None = None
+    prediction: str = ""
 
 
 @dataclass(frozen=True)

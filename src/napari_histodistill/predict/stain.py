@@ -13,6 +13,7 @@ from napari_histodistill.slide.tissue import TISSUE
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from napari_histodistill.nets import ModelCard
     from napari_histodistill.predict.engine import Predictor
     from napari_histodistill.predict.tiling import Tiling
     from napari_histodistill.slide import Slide
@@ -22,34 +23,52 @@ BLOCKS = 12
 """Blocks with tissue that the fit looks at, spread evenly over the slide."""
 
 
-class StainNormalised:
-    """A model that sees every image in the colours of its training tissue; a `Predictor` itself.
+class Recolouring:
+    """A slide's colours in those of the training tissue.
 
     Colours are looked up in a table of 128 levels a channel, 20 times faster than the formula.
 
     Parameters
     ----------
-    model : Predictor
     source, reference : StainStatistics
         Of the slide's tissue and of the model's.
     """
 
-    def __init__(self, model: Predictor, source: StainStatistics, reference: StainStatistics) -> None:
-        self.card, self.device, self._model = model.card, model.device, model
+    def __init__(self, source: StainStatistics, reference: StainStatistics) -> None:
         levels = np.arange(1, 256, 2, dtype=np.uint8)
         colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)
         self._table = normalise_stain(colours.reshape(len(levels), -1, 3), source, reference).reshape(-1, 3)
 
+    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Images (..., 3), recoloured."""
+        red, green, blue = (images[..., channel].astype(np.int32) >> 1 for channel in range(3))
+        recoloured: npt.NDArray[np.uint8] = self._table[red << 14 | green << 7 | blue]
+        return recoloured
+
+
+class StainNormalised:
+    """A model that sees every image recoloured; a `Predictor` itself."""
+
+    def __init__(self, model: Predictor, recolour: Recolouring) -> None:
+        self.card, self.device, self._model, self.recolour = model.card, model.device, model, recolour
+
     def predict(self, images: npt.NDArray[np.uint8], /) -> npt.NDArray[np.float32]:
         """Tumour probabilities (n, h, w) of images (n, h, w, 3) in the slide's own colours."""
-        red, green, blue = (images[..., channel].astype(np.int32) >> 1 for channel in range(3))
-        return self._model.predict(self._table[red << 14 | green << 7 | blue])
+        return self._model.predict(self.recolour(images))
 
 
 def with_normalised_stain(
     model: Predictor, slide: Slide, tiling: Tiling, tiles: set[int], tissue: TissueOnGrid
 ) -> Predictor:
-    """The model behind the stain normalisation that its card asks for; the model itself if it asks for none.
+    """The model behind the stain normalisation that its card asks for; the model itself if it asks for none."""
+    recolour = fit_recolouring(model.card, slide, tiling, tiles, tissue)
+    return model if recolour is None else StainNormalised(model, recolour)
+
+
+def fit_recolouring(
+    card: ModelCard, slide: Slide, tiling: Tiling, tiles: set[int], tissue: TissueOnGrid
+) -> Recolouring | None:
+    """The stain normalisation that a model's card asks for, fitted on a slide's tissue; None if it asks for none.
 
     The fit depends on slide, tiling and tissue only, so a run that is resumed sees the same colours. A slide with too
     little tissue to fit keeps its own.
@@ -59,16 +78,15 @@ def with_normalised_stain(
     ModelError
         If the card asks for a normalisation and does not say to what.
     """
-    card = model.card
     if card.stain_normalisation is None:
-        return model
+        return None
     if card.stain_reference is None:
         raise ModelError(f"The card of {card.name} asks for stain normalisation without a reference: train it anew.")
     reference = StainStatistics.from_card(card.stain_reference)
     ordered = sorted(tiles)
     chosen = [ordered[i] for i in np.unique(np.linspace(0, len(ordered) - 1, BLOCKS).round().astype(int))]
     source = fit_stain(_tissue_pixels(slide, tiling, index, tissue) for index in chosen) if chosen else None
-    return StainNormalised(model, source, reference) if source else model
+    return Recolouring(source, reference) if source else None
 
 
 def _tissue_pixels(slide: Slide, tiling: Tiling, index: int, tissue: TissueOnGrid) -> npt.NDArray[np.uint8]:

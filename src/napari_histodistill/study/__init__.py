@@ -3,7 +3,7 @@
 from napari_histodistill.study.files import FileLock, StudyError
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunRecord, RunState
-from napari_histodistill.study.study import Study, StudySlide
+from napari_histodistill.study.study import SlideLabel, Study, StudySlide
 from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "RunRecord",
     "RunState",
     "SavedTissue",
+    "SlideLabel",
     "Study",
     "StudyError",
     "StudySlide",

@@ -7,11 +7,14 @@
                        slide.lock       held while a run writes
                        tissue.ome.zarr  tissue and artefacts, on their own coarse grid
                        corrections.ome.zarr   what a person set, 255 = nothing
-                       runs/0001/       a prediction: run.json, probability and pseudo-mask
+                       runs/0001/       what the teacher says: run.json, probability and pseudo-mask
+                       predictions/0001-0002/   the same of round 2 of distillation 1
+    distillations/0001/                 rounds and their models, see `distill.rounds`
 """
 
 from __future__ import annotations
 
+import enum
 import os
 import re
 from dataclasses import dataclass
@@ -78,6 +81,10 @@ class Study:
         empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
         return cls.create(folder) if empty else cls.open(folder)
 
+    def distillations(self) -> list[Path]:
+        """Folders of the distillations, oldest first; the last one goes on."""
+        return sorted(path.parent for path in (self.folder / "distillations").glob("[0-9]*/state.json"))
+
     def slides(self) -> list[StudySlide]:
         """Every slide of the study, by name."""
         return [StudySlide.open(path.parent) for path in sorted((self.folder / "slides").glob("*/slide.json"))]
@@ -125,6 +132,14 @@ class Study:
         return entry
 
 
+class SlideLabel(enum.StrEnum):
+    """The image-level label of a slide."""
+
+    TUMOUR = "tumour"
+    NORMAL = "normal"
+    UNKNOWN = "unknown"
+
+
 @dataclass
 class StudySlide:
     """What a study knows of one slide. Arrays are views of the disk: read them again to see news.
@@ -140,6 +155,8 @@ class StudySlide:
         Where the slide file was seen last.
     origin : (int, int)
         Level-0 position (y, x) of the scanned area, where QuPath's coordinates begin.
+    label : SlideLabel
+        Whether the slide holds tumour, as far as a person said.
     """
 
     folder: Path
@@ -147,6 +164,7 @@ class StudySlide:
     grid: WorkingGrid
     known_path: Path
     origin: tuple[int, int] = (0, 0)
+    label: SlideLabel = SlideLabel.UNKNOWN
 
     @classmethod
     def open(cls, folder: Path) -> StudySlide:
@@ -159,7 +177,8 @@ class StudySlide:
             absolute = Path(document["path"])
             known_path = relative if relative.exists() or not absolute.exists() else absolute
             y, x = document["origin"]
-            return cls(folder, document["fingerprint"], grid, known_path, (y, x))
+            label = SlideLabel(document.get("label", SlideLabel.UNKNOWN))
+            return cls(folder, document["fingerprint"], grid, known_path, (y, x), label)
         except (KeyError, TypeError, ValueError) as error:
             raise StudyError(f"{folder / 'slide.json'} is damaged ({error}): restore it from a copy.") from error
 
@@ -177,6 +196,7 @@ class StudySlide:
             "grid_shape": self.grid.shape,
             "mpp": self.grid.mpp,
             "origin": self.origin,
+            "label": self.label,
         }
         write_document(self.folder / "slide.json", SLIDE_FORMAT, VERSION, content)
 
@@ -266,13 +286,32 @@ class StudySlide:
         return Run.open(folders[-1], self.grid, writable=True) if folders else None
 
     def complete_run(self, run: Run, summary: dict[str, Any]) -> None:
-        """Declare a run complete and delete the ones that it replaces."""
+        """Declare a run or prediction complete; a run takes the place of those before it, which are deleted."""
         run.record.summary = summary
         run.record.state = RunState.COMPLETE
         run.save()
-        for folder in self.runs():
-            if folder != run.folder:
-                Run.open(folder, self.grid).delete()
+        if run.folder.parent.name == "runs":
+            for folder in self.runs():
+                if folder != run.folder:
+                    Run.open(folder, self.grid).delete()
+
+    # Predictions of rounds
+
+    def predictions(self) -> list[str]:
+        """Names of the predictions on disk, oldest first."""
+        return sorted(path.parent.name for path in (self.folder / "predictions").glob("*/run.json"))
+
+    def prediction(self, name: str, *, writable: bool = False) -> Run | None:
+        """The prediction of that name, if there is one."""
+        folder = self.folder / "predictions" / name
+        return Run.open(folder, self.grid, writable=writable) if (folder / "run.json").exists() else None
+
+    def new_prediction(self, name: str, settings: dict[str, Any]) -> Run:
+        """Start a prediction in place of whatever has that name."""
+        earlier = self.prediction(name)
+        if earlier is not None:
+            earlier.delete()
+        return Run.create(self.folder / "predictions" / name, self.grid, settings)
 
     def probability(self) -> zarr.Array[Any] | None:
         """Tumour probability x 255 of `run` on the working grid, uint8."""

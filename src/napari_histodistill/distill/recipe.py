@@ -1,0 +1,125 @@
+"""How a distillation is done: every choice that the paper or a measurement makes, under a name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.mil.settings import Augmentation, Optimisation
+
+
+class RecipeError(HistodistillError):
+    """A recipe that does not exist."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a teacher's maps become before a student learns from them.
+
+    Attributes
+    ----------
+    views : {1, 4, 8}
+        Views of an image that the teacher's maps are averaged over: as it is, four rotations, these and their mirrors.
+    cut : {"soft", "fixed", "otsu"}
+        The probabilities as they are; cut at ``threshold``; or cut at each image's own threshold (Otsu 1979).
+    threshold : float
+        Where to cut. In a bag that is known to hold tumour less evidence is enough than anywhere else.
+    temperature : float
+        Divides the logits of the averaged map: above 1 softer, below 1 sharper.
+    holes_mm2 : float
+        Holes up to this area in a cut target belong to what surrounds them: lumens, mostly.
+    per_side : bool
+        Every side output learns from the teacher's own output at that depth instead of from the fusion.
+    """
+
+    views: Literal[1, 4, 8] = 4
+    cut: Literal["soft", "fixed", "otsu"] = "fixed"
+    threshold: float = 0.5
+    temperature: float = 1.0
+    holes_mm2: float = 0.0
+    per_side: bool = False
+
+
+@dataclass(frozen=True)
+class DistillRecipe:
+    """Settings of a distillation.
+
+    Attributes
+    ----------
+    targets : Targets
+    distance : {"dice", "semimetric"}
+        What L_kd is made of: the Dice dissimilarity of the paper, or the Dice semimetric loss (Wang et al. 2023), which
+        a soft target does not bend.
+    wce : float
+        Weight lambda of the weighted cross-entropy L_wce.
+    trust : bool
+        Whether L_wce trusts pixels less that the student contradicts (OEEM, Li et al. 2022); else all alike.
+    bags : float
+        Weight of the teacher's bag loss beside the distillation.
+    start : {"warm", "reversal", "new"}
+        What a student starts from: the best model; the teacher that the last promotion displaced (the paper's role
+        reversal; the first student is new); or always a new network.
+    promote : {"better", "always"}
+        Whether a student must beat the best model on the selection score to become the teacher.
+    epochs : int
+        Epochs of a round, unless asked for otherwise.
+    optimisation : Optimisation
+    augmentation : Augmentation
+        What the student sees; the teacher sees the images as they are.
+    crop, batch : int
+        Side of the training images in px, and their number in a batch.
+    both_stains : bool
+        Show the student every image in its own colours too, where the teacher's stain normalisation changes them.
+    smoothing_um : float
+        Sigma of the Gaussian that smooths the student's probabilities where it is used.
+    """
+
+    targets: Targets = field(default_factory=Targets)
+    distance: Literal["dice", "semimetric"] = "dice"
+    wce: float = 2.0
+    trust: bool = True
+    bags: float = 0.0
+    start: Literal["warm", "reversal", "new"] = "warm"
+    promote: Literal["better", "always"] = "better"
+    epochs: int = 4
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    crop: int = 144
+    batch: int = 16
+    both_stains: bool = True
+    smoothing_um: float = 0.0
+
+
+_PLAIN = Augmentation(zoom=(1.0, 1.0), stain=0.0, shift=0.0, blur=0.0, noise=0.0, mosaic=0.0, glass=0.0)
+
+RECIPES: dict[str, DistillRecipe] = {
+    "default": DistillRecipe(),
+    # He, Li and Zemp 2024, section 3.2: soft fused targets, Adam at 5e-5 throughout, 256 px, rounds of 30 epochs,
+    # teacher and student always exchanged; sigma 3 px at evaluation.
+    "paper": DistillRecipe(
+        targets=Targets(views=1, cut="soft"),
+        start="reversal",
+        promote="always",
+        epochs=30,
+        optimisation=Optimisation(
+            optimiser="adam", lr=5e-5, head_factor=1.0, weight_decay=5e-5, schedule="constant", warmup=0, average=0.0
+        ),
+        augmentation=_PLAIN,
+        crop=256,
+        both_stains=False,
+    ),
+}
+
+
+def find_recipe(name: str) -> DistillRecipe:
+    """The recipe of that name.
+
+    Raises
+    ------
+    RecipeError
+        If there is none.
+    """
+    if name not in RECIPES:
+        raise RecipeError(f"There is no recipe {name!r}: choose one of {', '.join(RECIPES)}.")
+    return RECIPES[name]

@@ -1,0 +1,331 @@
+"""Training tiles and held-out corrections from the slides of a study (the design's section "Bags on a slide")."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_histodistill.distill.material import Material
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.mil.sampler import NEGATIVE, POSITIVE, UNKNOWN
+from napari_histodistill.mil.store import ArrayStore
+from napari_histodistill.predict.predict import tiling_of, tissue_tiles
+from napari_histodistill.predict.stain import fit_recolouring
+from napari_histodistill.predict.tiling import Window
+from napari_histodistill.slide import open_slide
+from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
+from napari_histodistill.study import NO_CORRECTION, SlideLabel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_histodistill.jobs import JobControl
+    from napari_histodistill.nets.card import ModelCard
+    from napari_histodistill.nets.model import Model
+    from napari_histodistill.predict.stain import Recolouring
+    from napari_histodistill.predict.tiling import Tiling
+    from napari_histodistill.slide import Slide
+    from napari_histodistill.study import StudySlide, TissueOnGrid
+
+    UInt8 = NDArray[np.uint8]
+
+POSITIVE_SHARE = 0.05
+"""Share of a tile of a tumour slide that must be tumour for the tile to be a positive bag."""
+TISSUE_SHARE = 0.25
+"""Share of a tile that must be tissue for students to learn from it."""
+HELD_OUT_SIDE_UM = 400.0
+"""Side of the squares that corrections are held out by: neighbouring strokes must not fall on both sides."""
+HELD_OUT_SHARE = 5
+"""One square in this many is held out."""
+LEAST_SQUARES, LEAST_PIXELS = 3, 100
+"""Held-out squares with corrections, and corrected pixels in them, from which they are evidence."""
+
+
+class NothingToLearnError(HistodistillError):
+    """A study that gives a student nothing to learn from."""
+
+
+@dataclass(frozen=True)
+class TileSettings:
+    """Which tiles of a study students learn from.
+
+    Attributes
+    ----------
+    side : int
+        Of a tile, in px at the model's mpp; the crops of training lie inside.
+    most : int
+        Tiles in all. Those with corrections come first, then as many positive as others, drawn at random.
+    window : (y, x, height, width), optional
+        Only this part of the working grid, of every slide that is named.
+    seed : int
+    """
+
+    side: int = 208
+    most: int = 400
+    window: tuple[int, int, int, int] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Tile:
+    slide: int
+    window: Window
+    label: int
+    corrected: bool
+
+
+@dataclass(frozen=True)
+class _OpenEntry:
+    """A slide of the study, open, with what its tiles need."""
+
+    entry: StudySlide
+    slide: Slide
+    tiling: Tiling
+    tissue: TissueOnGrid
+    recolour: Recolouring | None
+
+    def read(self, window: Window) -> UInt8:
+        """A window of the working grid as the model's mpp sees it, uint8 (h, w, 3)."""
+        return self.slide.read_resampled(self.tiling.input_shape, *window.scaled(self.tiling.factor))
+
+    def finer(self, plane: UInt8) -> UInt8:
+        """A window of the working grid on the pixels of `read`."""
+        return plane.repeat(self.tiling.factor, 0).repeat(self.tiling.factor, 1)
+
+
+class StudyMaterial:
+    """The slides of a study as material for students, and their held-out corrections as evidence.
+
+    Everything is read anew by `material`, so corrections that were made while a round ran are in the next.
+
+    Parameters
+    ----------
+    entries : sequence of StudySlide
+        Slides to learn from; each must have a teacher's result.
+    card : ModelCard
+        Of the first teacher: students read slides as it does.
+    settings : TileSettings
+    both_stains : bool
+        See `DistillRecipe`.
+    """
+
+    def __init__(
+        self, entries: Sequence[StudySlide], card: ModelCard, settings: TileSettings, *, both_stains: bool = True
+    ) -> None:
+        self._settings, self._both = settings, both_stains
+        self.mpp = card.mpp
+        self._open: list[_OpenEntry] = []
+        try:
+            for entry in entries:
+                slide = open_slide(entry.slide_path, mpp=entry.mpp)
+                tiling, tissue = tiling_of(entry, card), entry.tissue_on_grid()
+                tiles = tissue_tiles(tiling, tissue)
+                recolour = fit_recolouring(card, slide, tiling, tiles, tissue)
+                self._open.append(_OpenEntry(entry, slide, tiling, tissue, recolour))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the slides."""
+        for opened in self._open:
+            opened.slide.close()
+
+    def material(self, control: JobControl) -> Material:
+        """Tiles with their bag labels and the corrections in them; held-out corrections have no weight.
+
+        Raises
+        ------
+        NothingToLearnError
+            If no slide has tissue with a teacher's result.
+        """
+        tiles = self._choose()
+        if not tiles:
+            raise NothingToLearnError(
+                "There is no tile to learn from: run the teacher on a slide first, or choose a larger region."
+            )
+        seen, images, by_hand, places = ArrayStore(), ArrayStore(), ArrayStore(), []
+        for i, tile in enumerate(tiles):
+            control.checkpoint()
+            control.progress(i, len(tiles), "Reading training tiles")
+            opened = self._open[tile.slide]
+            image = opened.read(tile.window)
+            normalised = image if opened.recolour is None else opened.recolour(image)
+            seen.append(normalised)
+            for version in (normalised, image) if self._both and opened.recolour else (normalised,):
+                images.append(version)
+                places.append(i)
+            by_hand.append(opened.finer(self._set_by_hand(opened, tile.window)))
+        return Material(self.mpp, seen, [tile.label for tile in tiles], images, places, by_hand)
+
+    # Tiles
+
+    def _choose(self) -> list[_Tile]:
+        every = [tile for index in range(len(self._open)) for tile in self._tiles(index)]
+        rng = np.random.default_rng(self._settings.seed)
+        order = [every[i] for i in rng.permutation(len(every))]
+        corrected = [tile for tile in order if tile.corrected]
+        groups = [
+            [tile for tile in order if not tile.corrected and (tile.label == POSITIVE) == positive]
+            for positive in (True, False)
+        ]
+        left = max(0, self._settings.most - len(corrected))
+        half = max(left // 2, left - len(groups[1]))
+        chosen = [*corrected, *groups[0][:half]]
+        chosen += groups[1][: self._settings.most - len(chosen)]
+        return chosen[: self._settings.most]
+
+    def _tiles(self, index: int) -> Iterator[_Tile]:
+        """Every tile with enough tissue of a slide, with its bag label."""
+        opened = self._open[index]
+        entry, side = opened.entry, -(-self._settings.side // opened.tiling.factor)
+        y0, x0, height, width = self._settings.window or (0, 0, *entry.grid.shape)
+        pseudo = entry.pseudo_mask()
+        if pseudo is None:
+            return
+        for y in range(y0, min(y0 + height, entry.grid.shape[0] - side + 1), side):
+            for x in range(x0, min(x0 + width, entry.grid.shape[1] - side + 1), side):
+                window = Window(y, x, side, side)
+                if np.mean(opened.tissue[window.slices] != OUTSIDE) < TISSUE_SHARE:
+                    continue
+                by_hand = corrections_in(entry, window)
+                mask = entry.corrected(y, x, np.asarray(pseudo[window.slices]))
+                corrected = bool((by_hand != NO_CORRECTION).any())
+                yield _Tile(index, window, bag_label(entry.label, mask, by_hand), corrected)
+
+    def _set_by_hand(self, opened: _OpenEntry, window: Window) -> UInt8:
+        """What a person set in a window; to be ignored where it is held out and where the tissue is an artefact."""
+        by_hand = corrections_in(opened.entry, window)
+        set_here = by_hand != NO_CORRECTION
+        ignored = (opened.tissue[window.slices] == IGNORE) & ~set_here
+        if set_here.any():
+            ignored |= held_out(opened.entry, window) & set_here
+        return np.where(ignored, np.uint8(IGNORE), by_hand)
+
+    # Evidence
+
+    def evidence(self) -> CorrectionEvidence | None:
+        """Held-out corrections as they are now; None where they are too few to tell."""
+        pieces = [piece for opened in self._open for piece in self._held_out_pieces(opened)]
+        pixels = sum(int(np.count_nonzero(piece.truth != NO_CORRECTION)) for piece in pieces)
+        return CorrectionEvidence(tuple(pieces)) if len(pieces) >= LEAST_SQUARES and pixels >= LEAST_PIXELS else None
+
+    def _held_out_pieces(self, opened: _OpenEntry) -> Iterator[_Piece]:
+        pyramid = opened.entry.corrections()
+        if pyramid is None:
+            return
+        side, factor = held_out_side(opened.entry), opened.tiling.factor
+        height, width = opened.entry.grid.shape
+        margin = opened.tiling.margin
+        for y in range(0, height, side):
+            rows = np.asarray(pyramid.levels[0][y : y + side])
+            if (rows == NO_CORRECTION).all():
+                continue
+            for x in range(0, width, side):
+                truth = rows[:, x : x + side]
+                counted = (truth == TUMOUR) | (truth == NORMAL)
+                if not counted.any() or not is_held_out(opened.entry, y // side, x // side):
+                    continue
+                top, left = max(0, y - margin), max(0, x - margin)
+                outer = Window(top, left, min(height, y + side + margin) - top, min(width, x + side + margin) - left)
+                image = opened.read(outer)
+                image = image if opened.recolour is None else opened.recolour(image)
+                offset = ((y - top) * factor, (x - left) * factor)
+                yield _Piece(image, offset, opened.finer(np.where(counted, truth, np.uint8(NO_CORRECTION))))
+
+
+def bag_label(slide: SlideLabel, mask: UInt8, by_hand: UInt8) -> int:
+    """The bag label of a tile.
+
+    Positive if its slide holds tumour and so does at least `POSITIVE_SHARE` of the tile's corrected pseudo-mask;
+    negative if its slide is normal, or if a person set all of its tissue to normal; otherwise unknown, and so is a tile
+    of a normal slide on which a person painted tumour.
+
+    Parameters
+    ----------
+    mask : uint8 (h, w)
+        The corrected pseudo-mask.
+    by_hand : uint8 (h, w)
+        Corrections, 255 for none.
+    """
+    tissue = (mask != OUTSIDE) & (mask != IGNORE)
+    if slide is SlideLabel.NORMAL:
+        return UNKNOWN if (by_hand == TUMOUR).any() else NEGATIVE
+    if tissue.any() and (by_hand[tissue] == NORMAL).all():
+        return NEGATIVE
+    if slide is SlideLabel.TUMOUR and np.mean(mask == TUMOUR) >= POSITIVE_SHARE:
+        return POSITIVE
+    return UNKNOWN
+
+
+def corrections_in(entry: StudySlide, window: Window) -> UInt8:
+    """What a person set in a window, 255 where nothing."""
+    pyramid = entry.corrections()
+    if pyramid is None:
+        return np.full((window.height, window.width), NO_CORRECTION, np.uint8)
+    return pyramid.read(*window)
+
+
+def held_out_side(entry: StudySlide) -> int:
+    """Side, in working-grid px, of the squares that corrections are held out by."""
+    return max(1, round(HELD_OUT_SIDE_UM / float(np.mean(entry.grid.pixel_size_um))))
+
+
+def is_held_out(entry: StudySlide, row: int, column: int) -> bool:
+    """Whether the corrections in a square are kept from training; the same for good, whatever is painted later."""
+    digest = hashlib.sha256(f"{entry.fingerprint}/{row}/{column}".encode()).digest()
+    return digest[0] % HELD_OUT_SHARE == 0
+
+
+def held_out(entry: StudySlide, window: Window) -> NDArray[np.bool_]:
+    """Where in a window corrections are held out, bool (h, w)."""
+    side = held_out_side(entry)
+    rows = np.arange(window.y, window.y + window.height) // side
+    columns = np.arange(window.x, window.x + window.width) // side
+    out = np.zeros((window.height, window.width), bool)
+    for row in np.unique(rows):
+        for column in np.unique(columns):
+            if is_held_out(entry, int(row), int(column)):
+                out[np.ix_(rows == row, columns == column)] = True
+    return out
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A held-out square: its image with context, where it lies in it, and what a person set, 255 elsewhere."""
+
+    image: UInt8
+    offset: tuple[int, int]
+    truth: UInt8
+
+
+@dataclass(frozen=True)
+class CorrectionEvidence:
+    """Corrections that no student learnt from: the share of them that a model agrees with, mean over both classes.
+
+    Corrections are made where a model was wrong, so this is low for the model that was corrected and says nothing of
+    places that nobody looked at.
+    """
+
+    pieces: tuple[_Piece, ...]
+    name: str = "held-out corrections"
+
+    def score(self, model: Model) -> float | None:
+        """See the class; of one class alone if a person set no other."""
+        agreed, counted = np.zeros(2), np.zeros(2)
+        for piece in self.pieces:
+            h, w = piece.truth.shape
+            y, x = piece.offset
+            probability = model.predict(piece.image[None])[0, y : y + h, x : x + w]
+            found = probability >= model.card.threshold
+            for i, (label, right) in enumerate(((TUMOUR, found), (NORMAL, ~found))):
+                here = piece.truth == label
+                counted[i] += np.count_nonzero(here)
+                agreed[i] += np.count_nonzero(here & right)
+        there = counted > 0
+        return float(np.mean(agreed[there] / counted[there])) if there.any() else None

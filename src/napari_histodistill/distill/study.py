@@ -1,0 +1,150 @@
+"""Rounds on the slides of a study: material read anew for every round, previews, and a prediction after each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from napari_histodistill.distill.distillation import StudentPlan, distil_rounds
+from napari_histodistill.distill.job import Landed, StudyRequest, StudyResult
+from napari_histodistill.distill.preview import Previewer
+from napari_histodistill.distill.rounds import Rounds
+from napari_histodistill.distill.selection import NoEvidence
+from napari_histodistill.distill.slides import NothingToLearnError, StudyMaterial, TileSettings
+from napari_histodistill.mil.trainer import CHECKPOINT, make_fabric
+from napari_histodistill.nets.card import BUNDLED, read_card
+from napari_histodistill.nets.model import load_model
+from napari_histodistill.predict import PredictRequest, TileDone, predict_slide
+from napari_histodistill.predict.engine import spare_cores
+from napari_histodistill.study import FileLock, Study
+
+if TYPE_CHECKING:
+    from napari_histodistill.distill.recipe import DistillRecipe
+    from napari_histodistill.distill.rounds import Round
+    from napari_histodistill.jobs import JobControl
+    from napari_histodistill.study import StudySlide
+
+
+def run_study(request: StudyRequest, control: JobControl) -> StudyResult:
+    """See `job.distill_study`."""
+    study = Study.open(request.study)
+    entries = _entries(study, request.learn)
+    shown = _entries(study, request.show) if request.show else entries
+    torch.set_num_threads(request.threads or spare_cores())
+    teacher = BUNDLED if request.teacher == "bundled" else Path(request.teacher)
+    with FileLock(study.folder / "distill.lock", f"The distillation of {study.folder.name}"):
+        rounds = _open_rounds(study, teacher)
+        if not request.resume:
+            (rounds.folder / CHECKPOINT).unlink(missing_ok=True)
+        done: list[Round] = []
+        for _ in range(request.rounds):
+            _one_round(rounds, entries, shown, request, control)
+            done.append(rounds.rounds[-1])
+        return StudyResult(rounds.folder, tuple(done))
+
+
+def _entries(study: Study, fingerprints: tuple[str, ...]) -> list[StudySlide]:
+    """The named slides, or all that have a teacher's result."""
+    by_name = {entry.fingerprint: entry for entry in study.slides()}
+    chosen = [by_name[f] for f in fingerprints if f in by_name] if fingerprints else list(by_name.values())
+    ready = [entry for entry in chosen if entry.pseudo_mask() is not None]
+    if not ready:
+        raise NothingToLearnError(
+            f"No slide of the study {study.folder.name} has a pseudo-mask yet: run the teacher on a slide first."
+        )
+    return ready
+
+
+def _open_rounds(study: Study, teacher: Path) -> Rounds:
+    """The study's distillation if it began with this teacher, else a new one."""
+    card = read_card(teacher)
+    settings: dict[str, Any] = {"teacher": f"{card.name} {card.digest(teacher)}"}
+    earlier = study.distillations()
+    if earlier:
+        rounds = Rounds.open(earlier[-1])
+        if rounds.settings == settings:
+            return rounds
+    number = int(earlier[-1].name) + 1 if earlier else 1
+    return Rounds.begin(study.folder / "distillations" / f"{number:04d}", teacher, settings)
+
+
+def _one_round(
+    rounds: Rounds, entries: list[StudySlide], shown: list[StudySlide], request: StudyRequest, control: JobControl
+) -> None:
+    recipe, card = recipe_for_slides(request), read_card(rounds.model("teacher"))
+    fabric = make_fabric(request.device)
+    number = rounds.next
+    settings = TileSettings(most=request.most_tiles, window=request.window, seed=request.seed + number)
+    source = StudyMaterial(entries, card, settings, both_stains=recipe.both_stains)
+    try:
+        material = source.material(control)
+        evidence = source.evidence() or NoEvidence()
+    finally:
+        source.close()
+    # Corrections have been added since the best model was judged.
+    rounds.set_best_score(evidence.score(load_model(rounds.model(rounds.roles.best), str(fabric.device))))
+    plan = StudentPlan(request.encoder or card.architecture.encoder, card, f"study {request.study.name}")
+    distil_rounds(
+        rounds,
+        material,
+        evidence,
+        recipe,
+        plan,
+        number,
+        request.seed,
+        fabric,
+        control,
+        correction_weight=request.correction_weight,
+        preview=Previewer(shown[0], card, request.center, number, control),
+    )
+    for entry in shown:
+        _predict(rounds, number, entry, request, control, first=entry is shown[0])
+
+
+def recipe_for_slides(request: StudyRequest) -> DistillRecipe:
+    """The recipe as few slides need it: BatchNorm keeps its statistics, which a few colours would bend."""
+    recipe = request.recipe if request.epochs is None else replace(request.recipe, epochs=request.epochs)
+    return replace(recipe, optimisation=replace(recipe.optimisation, frozen_norm=True))
+
+
+def prediction_name(rounds: Path, number: int) -> str:
+    """Name of a round's prediction of a slide, see `StudySlide.predictions`."""
+    return f"{rounds.name}-{number:04d}"
+
+
+def _predict(
+    rounds: Rounds, number: int, entry: StudySlide, request: StudyRequest, control: JobControl, *, first: bool
+) -> None:
+    name = prediction_name(rounds.folder, number)
+    predict_slide(
+        PredictRequest(
+            slide_path=entry.slide_path,
+            study_folder=request.study,
+            model=str(rounds.model(f"rounds/{number}")),
+            device=request.device,
+            mpp=entry.mpp,
+            force=True,  # the teacher was let run on it
+            center=request.center if first else None,
+            threads=request.threads,
+            prediction=name,
+        ),
+        _Landing(control, entry.fingerprint, name),
+    )
+
+
+class _Landing:
+    """A `JobControl` that says of which slide and round a window has landed."""
+
+    def __init__(self, control: JobControl, fingerprint: str, prediction: str) -> None:
+        self._control, self._fingerprint, self._prediction = control, fingerprint, prediction
+
+    def progress(self, done: int, total: int, message: str = "", payload: Any = None) -> None:
+        if isinstance(payload, TileDone):
+            payload = Landed(self._fingerprint, self._prediction, payload)
+        self._control.progress(done, total, message, payload)
+
+    def checkpoint(self) -> None:
+        self._control.checkpoint()
