@@ -166,8 +166,9 @@ def test_evaluate_gives_the_measures_and_the_baseline_from_a_manifest(tmp_path):
     Image.fromarray(drawn.image[:512, :512]).save(tmp_path / "b.png")
     rows = ["image,label,mask,patient,mpp", "a.png,1,m.png,p1,0.5", "b.png,0,,p2,0.5"]
     (tmp_path / "data.csv").write_text("\n".join(rows))
-    result = run("evaluate", "bundled", tmp_path / "data.csv", "--json")
+    result = run("evaluate", "bundled", tmp_path / "data.csv", "--per-image", tmp_path / "each.csv", "--json")
     assert result.exit_code == 0, result.output
+    assert [row["patient"] for row in csv.DictReader((tmp_path / "each.csv").open())] == ["p1", "p2"]
     scores = json.loads(result.stdout)
     measures = {"f1_positive", "f1_negative", "miou", "miou_image", "dice_pooled", "hd95_um"}
     assert measures <= set(scores)

@@ -1,4 +1,4 @@
-"""The command line: ``histodistill info | segment | train-teacher | evaluate | demo``.
+"""The command line: ``histodistill info | segment | cut | train-teacher | evaluate | demo``.
 
 Results go to stdout (one JSON object with ``--json``), progress and warnings to stderr. What the user can mend is one
 sentence on stderr and exit code 2.
@@ -158,6 +158,47 @@ def segment(slide: Path, study: Path, exports: list[str], as_json: bool, **optio
 
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for images, masks, manifest.csv.")
+@click.option("--mpp", type=click.FloatRange(0.05, 8), required=True, help="µm per pixel of the cuts.")
+@click.option(
+    "--size", type=click.Choice(["256", "512"]), default="256", show_default=True, callback=lambda *a: int(a[2])
+)
+@click.option(
+    "--source-mpp",
+    type=click.FloatRange(0, min_open=True),
+    help="µm per pixel of the slides, where the files do not say or are wrong.",
+)
+@click.option(
+    "--min-tissue", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least share of tissue in a cut."
+)
+@click.option(
+    "--min-tumour",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Share of a cut's tissue from which tumour makes it positive; cuts with less, but some, are left out.",
+)
+@click.option(
+    "--negatives",
+    type=click.Choice(["all", "normal"]),
+    default="all",
+    show_default=True,
+    help="Slides that negative cuts come from: all, or those without tumour.",
+)
+@click.option("--per-slide", type=click.IntRange(1), help="At most so many positive and so many negative cuts a slide.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draw with --per-slide.")
+@click.option("--resume", is_flag=True, help="Go on with a cutting that was stopped.")
+@json_option
+def cut(data: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Cut the slides of DATA (Camelyon16 or DigestPath2019, as published) into images with image-level labels."""
+    from napari_histodistill.mil.data import CutRequest, cut_dataset
+
+    result = console.run(cut_dataset, CutRequest(data=data, out=out, **options))
+    _print_result(result.as_dict(), as_json)
+
+
+@main.command()
+@click.argument("data", type=click.Path(path_type=Path))
 @click.option("--method", type=_Name(_methods), default="gm", show_default=True, help="Family of the bag loss.")
 @click.option("--encoder", type=_Name(_encoders), help="In place of the family's own.")
 @click.option(
@@ -173,7 +214,7 @@ def segment(slide: Path, study: Path, exports: list[str], as_json: bool, **optio
 def train_teacher(data: Path, out: Path, **options: Any) -> None:
     """Train a teacher on DATA from image-level labels only ('masks': with full masks, as the ceiling).
 
-    DATA is a CSV manifest (image,label,mask,patient,split,mpp) or a folder of EBHI-Seg or GlaS.
+    DATA is a CSV manifest (image,label,mask,patient,split,mpp), what 'cut' left, or a folder of a known data set.
     """
     from napari_histodistill.mil import TrainRequest
     from napari_histodistill.mil import train_teacher as train
@@ -228,14 +269,19 @@ def distill(recipe: str, **options: Any) -> None:
 @device_option
 @threshold_option
 @smoothing_option
+@click.option("--per-image", type=click.Path(path_type=Path), help="CSV file to write the scores of every image to.")
 @json_option
-def evaluate(model: str, data: Path, mpp: float | None, device: str, as_json: bool, **options: Any) -> None:
+def evaluate(
+    model: str, data: Path, mpp: float | None, device: str, per_image: Path | None, as_json: bool, **options: Any
+) -> None:
     """Measure MODEL (a folder, or 'bundled') on DATA with masks, beside the all-foreground mask."""
     from napari_histodistill.mil import evaluate_model, load_dataset
     from napari_histodistill.nets import load_model
 
     loaded, dataset = load_model(model, device), load_dataset(data, mpp)
     result = console.run(lambda _, control: evaluate_model(loaded, dataset, control=control, **options), None)
+    if per_image is not None:
+        result.write_per_image(per_image)
     _print_result(result.to_json(), as_json)
 
 
@@ -352,11 +398,13 @@ def _print_result(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _lines(value: Any) -> list[str]:
-    """A value for people: dictionaries and lists take a line per entry, pairs of numbers one, numbers four digits."""
+    """A value for people: dictionaries and lists have a line per entry, sizes and intervals one, numbers 4 digits."""
     if isinstance(value, dict):
         return [f"{key}: {' '.join(_lines(entry))}" for key, entry in value.items()]
     if isinstance(value, tuple):
         return [" x ".join(" ".join(_lines(entry)) for entry in value)]
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(entry, float) for entry in value):
+        return [" to ".join(" ".join(_lines(entry)) for entry in value)]
     if isinstance(value, list):
         return [" ".join(_lines(entry)) for entry in value]
     if isinstance(value, float):

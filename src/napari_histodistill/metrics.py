@@ -1,4 +1,4 @@
-"""How good masks are: F1, IoU, pooled Dice, Hausdorff distances, and what a few patients leave uncertain.
+"""How good masks and probabilities are: F1, IoU, Dice, Hausdorff, calibration, and what a few patients leave uncertain.
 
 The measures of a set of images (the design's list):
 
@@ -11,13 +11,18 @@ The measures of a set of images (the design's list):
   the greatest one. Distances run between the outlines of both masks, an outline being the mask's pixels that touch a
   pixel outside it or the border of the image; the larger of the two directions counts. If only one mask is empty, the
   distance is the image's diagonal; if both are, it is zero.
+- ``calibration_error``: the expected calibration error (Guo et al. 2017) of pixel probabilities over the pixels of all
+  images together: in 15 equal bins, open below and closed above, the distance between mean probability and share of
+  tumour, weighted by the bin's pixels.
+- ``brier``: mean squared distance of pixel probabilities from the truth (0 or 1), over the same pixels.
 
-Pixels are those of the images' masks, so an image with more pixels weighs more in the pooled measures.
+Every measure follows from sums over images, so that images can come one at a time. Pixels are those of the images'
+masks, so an image with more pixels weighs more in the pooled measures.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,12 +33,50 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MEASURES = ("f1_positive", "f1_negative", "miou", "miou_image", "dice_pooled", "hd95_um", "hd_max_um")
+MASK_MEASURES = ("f1_positive", "f1_negative", "miou", "miou_image", "dice_pooled", "hd95_um", "hd_max_um")
+PROBABILITY_MEASURES = ("calibration_error", "brier")
+MEASURES = (*MASK_MEASURES, *PROBABILITY_MEASURES)
+BINS = 15
+"""Of the calibration error; the edges are multiples of 1 / 15."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Sums over the pixels of an image by bin of their probability, and over all of them.
+
+    Attributes
+    ----------
+    pixels, tumour : int64 (15,)
+        Number of pixels, and of those that are tumour.
+    probability : float64 (15,)
+        Sum of their probabilities.
+    squared_error : float
+        Sum over all pixels of the squared distance of probability and truth.
+    """
+
+    pixels: NDArray[np.int64]
+    tumour: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    squared_error: float
+
+
+def calibrate(probability: NDArray[np.floating], truth: NDArray[np.bool_]) -> Calibration:
+    """Sort the pixels of an image into bins: probabilities in [0, 1] and true tumour, both (h, w)."""
+    if probability.shape != truth.shape:
+        raise ValueError(f"probability and truth differ in shape: {probability.shape} and {truth.shape}")
+    p, t = probability.astype(np.float64).ravel(), truth.ravel()
+    index = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], p)
+    return Calibration(
+        np.bincount(index, minlength=BINS),
+        np.bincount(index[t], minlength=BINS),
+        np.bincount(index, p, BINS).astype(np.float64),
+        float(np.sum((p - t) ** 2)),
+    )
 
 
 @dataclass(frozen=True)
 class ImageScore:
-    """What one predicted mask scored: pixels by outcome, and Hausdorff distances in µm (NaN for negative images)."""
+    """What one image scored: pixels by outcome, Hausdorff distances in µm (NaN for negative images), probabilities."""
 
     patient: str
     label: int
@@ -43,6 +86,7 @@ class ImageScore:
     tn: int
     hd95_um: float
     hd_max_um: float
+    calibration: Calibration | None = field(default=None, compare=False, repr=False)
 
 
 def hausdorff(
@@ -70,33 +114,93 @@ def score_image(
     label: int,
     patient: str,
     pixel_um: tuple[float, float] = (1.0, 1.0),
+    probability: NDArray[np.floating] | None = None,
 ) -> ImageScore:
-    """Compare a predicted with a true tumour mask, both (h, w), of an image with the image-level ``label``."""
+    """Compare a predicted with a true tumour mask, both (h, w), of an image with the image-level ``label``.
+
+    With the ``probability`` (h, w) that the mask was cut from, its calibration is measured too.
+    """
     if predicted.shape != truth.shape:
         raise ValueError(f"masks differ in shape: {predicted.shape} and {truth.shape}")
     tp = int(np.count_nonzero(predicted & truth))
     fp, fn = int(np.count_nonzero(predicted)) - tp, int(np.count_nonzero(truth)) - tp
     hd95, hd_max = hausdorff(predicted, truth, pixel_um) if label else (float("nan"), float("nan"))
-    return ImageScore(patient, label, tp, fp, fn, truth.size - tp - fp - fn, hd95, hd_max)
+    calibration = None if probability is None else calibrate(probability, truth)
+    return ImageScore(patient, label, tp, fp, fn, truth.size - tp - fp - fn, hd95, hd_max, calibration)
 
 
 def summarise(scores: Sequence[ImageScore]) -> dict[str, float | None]:
-    """The measures in `MEASURES` over a set of images; None for a mean over no image."""
+    """The measures in `MEASURES` over a set of images; None for a mean over no image or no pixel."""
+    totals = {name: values.sum(0) for name, values in _terms(scores).items()}
+    return {name: None if np.isnan(value) else float(value) for name, value in _measures(totals).items()}
+
+
+def bootstrap(scores: Sequence[ImageScore], draws: int = 1000, seed: int = 0) -> dict[str, tuple[float, float] | None]:
+    """95% intervals of all measures when patients are drawn with replacement (percentile bootstrap).
+
+    Draws in which a measure is not defined, such as those without a positive image, do not count for it; None where it
+    is defined in none.
+    """
+    names, patient = np.unique([s.patient for s in scores], return_inverse=True)
+    drawn = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))
+    times = np.array([np.bincount(draw, minlength=len(names)) for draw in drawn])
+    sums = {name: _sum_by(values, patient, len(names)) for name, values in _terms(scores).items()}
+    measured = _measures({name: times @ of_patients for name, of_patients in sums.items()})
+    return {name: _interval(values) for name, values in measured.items()}
+
+
+def reliability(scores: Sequence[ImageScore]) -> list[dict[str, float | int | None]]:
+    """The bins of the calibration error over all images together, for a reliability diagram.
+
+    Each has its edges ``low`` and ``high``, its ``pixels``, their ``mean_probability`` and the share that is tumour,
+    ``tumour_fraction`` (None in an empty bin).
+    """
+    terms = {name: values.sum(0) for name, values in _terms(scores).items()}
+    bins: list[dict[str, float | int | None]] = []
+    for i in range(BINS):
+        pixels = int(terms["pixels"][i])
+        mean, share = (float(terms[name][i]) / pixels if pixels else None for name in ("probability", "tumour"))
+        edges = {"low": i / BINS, "high": (i + 1) / BINS}
+        bins.append({**edges, "pixels": pixels, "mean_probability": mean, "tumour_fraction": share})
+    return bins
+
+
+def _terms(scores: Sequence[ImageScore]) -> dict[str, NDArray[np.float64]]:
+    """What each image adds to the sums that `_measures` takes: (images,), or (images, 15) for bins."""
     tp, fp, fn, tn = (np.array([getattr(s, name) for s in scores], float) for name in ("tp", "fp", "fn", "tn"))
     positive = np.array([s.label for s in scores], bool)
     tumour_f1, tumour_iou = _f1_iou(tp, fp, fn)
     background_f1, background_iou = _f1_iou(tn, fn, fp)
-    pooled_f1, pooled_iou = _f1_iou(tp.sum(), fp.sum(), fn.sum())
-    values = {
-        "f1_positive": _mean(tumour_f1[positive]),
-        "f1_negative": _mean(background_f1[~positive]),
-        "miou": float((pooled_iou + _f1_iou(tn.sum(), fn.sum(), fp.sum())[1]) / 2),
-        "miou_image": _mean(np.where(positive, tumour_iou, background_iou)),
-        "dice_pooled": float(pooled_f1),
-    }
+    terms = {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
+    terms |= {"positive": positive.astype(float), "negative": (~positive).astype(float)}
+    terms |= {"f1_positive": positive * tumour_f1, "f1_negative": ~positive * background_f1}
+    terms |= {"iou": np.where(positive, tumour_iou, background_iou)}
     for name in ("hd95_um", "hd_max_um"):
-        values[name] = _mean(np.array([getattr(s, name) for s in scores])[positive])
-    return values
+        terms[name] = np.where(positive, [getattr(s, name) for s in scores], 0.0)
+    nothing = np.zeros(BINS)
+    for name in ("pixels", "tumour", "probability"):
+        rows = [nothing if s.calibration is None else getattr(s.calibration, name) for s in scores]
+        terms[name] = np.array(rows, float).reshape(-1, BINS)
+    terms["squared_error"] = np.array([s.calibration.squared_error if s.calibration else 0.0 for s in scores])
+    return terms
+
+
+def _measures(total: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    """The measures from sums over images (any leading shape; bins last), NaN where not defined."""
+    pooled_f1, pooled_iou = _f1_iou(total["tp"], total["fp"], total["fn"])
+    background_iou = _f1_iou(total["tn"], total["fn"], total["fp"])[1]
+    images, pixels = total["positive"] + total["negative"], total["pixels"].sum(-1)
+    return {
+        "f1_positive": _ratio(total["f1_positive"], total["positive"]),
+        "f1_negative": _ratio(total["f1_negative"], total["negative"]),
+        "miou": (pooled_iou + background_iou) / 2,
+        "miou_image": _ratio(total["iou"], images),
+        "dice_pooled": pooled_f1,
+        "hd95_um": _ratio(total["hd95_um"], total["positive"]),
+        "hd_max_um": _ratio(total["hd_max_um"], total["positive"]),
+        "calibration_error": _ratio(np.abs(total["probability"] - total["tumour"]).sum(-1), pixels),
+        "brier": _ratio(total["squared_error"], pixels),
+    }
 
 
 def _f1_iou(
@@ -111,18 +215,20 @@ def _f1_iou(
     )
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
-    return float(values.mean()) if values.size else None
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
 
 
-def bootstrap_dice(scores: Sequence[ImageScore], draws: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """95% interval of ``dice_pooled`` when patients are drawn with replacement (percentile bootstrap)."""
-    patients = sorted({s.patient for s in scores})
-    index = {name: i for i, name in enumerate(patients)}
-    counts = np.zeros((len(patients), 2))
-    for s in scores:
-        counts[index[s.patient]] += 2 * s.tp, 2 * s.tp + s.fp + s.fn
-    drawn = np.random.default_rng(seed).integers(len(patients), size=(draws, len(patients)))
-    both, either = counts[drawn].sum(1).T
-    low, high = np.percentile(np.where(either > 0, both / np.maximum(either, 1), 1.0), [2.5, 97.5])
+def _sum_by(values: NDArray[np.float64], group: NDArray[np.intp], count: int) -> NDArray[np.float64]:
+    """Sums of rows by the number of their group: (count, ...)."""
+    sums = np.zeros((count, *values.shape[1:]))
+    np.add.at(sums, group, values)
+    return sums
+
+
+def _interval(values: NDArray[np.float64]) -> tuple[float, float] | None:
+    defined = values[~np.isnan(values)]
+    if not defined.size:
+        return None
+    low, high = np.percentile(defined, [2.5, 97.5])
     return float(low), float(high)

@@ -164,3 +164,19 @@ def test_a_corrected_pixel_wins_over_a_pseudo_target():
     pseudo, corrected = fused.grad.flatten().tolist()
     assert pseudo < 0 < corrected
     assert abs(corrected) > 2 * abs(pseudo)
+
+
+def test_a_positive_bag_can_be_compared_by_its_background_too():
+    maps, targets = maps_of((0.9, 0.2)), maps_of((0.8, 0.1))
+    loss = distillation_loss(maps, targets, torch.ones(1), ONE, background=True)
+    expected = (dice([0.9, 0.2], [0.8, 0.1]) + dice([0.1, 0.8], [0.2, 0.9])) / 2
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_cross_entropy_can_be_asked_of_every_side_output():
+    maps, batch = student((0.9, 0.2)), batch_of([[1.0, 1.0]], [1])
+    fusion, every = (
+        student_loss(replace(DistillRecipe(), trust=False, wce_sides=sides), gm_loss)(maps, batch)["wce"].item()
+        for sides in (False, True)
+    )
+    assert every == pytest.approx(2 * fusion)

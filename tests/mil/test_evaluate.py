@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,8 +61,39 @@ def test_the_result_holds_every_measure_twice_and_says_how_it_was_made(red_squar
     result = evaluate_model(Redness(), red_square, split="all", threshold=0.4, smoothing_um=2.0).to_json()
     assert set(MEASURES) <= set(result)
     assert set(MEASURES) == set(result["all_foreground"])
+    assert {f"{name}_95" for name in MEASURES} <= set(result)
+    assert sum(entry["pixels"] for entry in result["reliability"]) == 300 * 360 + 150 * 180
     assert (result["n_images"], result["threshold"], result["smoothing_um"]) == (2, 0.4, 2.0)
     assert result["all_foreground"]["f1_negative"] == 0
+
+
+def test_the_result_is_json_with_intervals_that_hold_the_measures(red_square):
+    result = json.loads(json.dumps(evaluate_model(Redness(), red_square, split="all").to_json(), allow_nan=False))
+    for name in MEASURES:
+        low, high = result[f"{name}_95"]
+        assert low <= result[name] <= high
+
+
+def test_calling_all_tumour_is_calibrated_as_badly_as_there_is_background(red_square):
+    result = evaluate_model(Redness(), red_square, split="all").to_json()
+    tumour = sum(bag.read_truth().sum() for bag in red_square.bags) / sum(b.read_truth().size for b in red_square.bags)
+    assert result["all_foreground"]["calibration_error"] == pytest.approx(1 - tumour)
+    assert result["all_foreground"]["brier"] == pytest.approx(1 - tumour)
+    assert result["brier"] < 0.01
+
+
+def test_scores_of_every_image_can_be_written(red_square, tmp_path):
+    result = evaluate_model(Redness(), red_square, split="all")
+    result.write_per_image(tmp_path / "each.csv")
+    first, second = csv.DictReader((tmp_path / "each.csv").open())
+    assert Path(first["image"]) == red_square.bags[0].image
+    assert (first["patient"], first["label"], second["label"]) == ("A", "1", "0")
+    assert float(first["f1_positive"]) > 0.98
+    assert (first["f1_negative"], second["f1_positive"], second["f1_negative"]) == ("", "", "1.0")
+    pixels = [sum(int(row[name]) for name in ("tp", "fp", "fn", "tn")) for row in (first, second)]
+    assert pixels == [150 * 180, 300 * 360]
+    whole = result.to_json()
+    assert np.mean([float(row["miou_image"]) for row in (first, second)]) == pytest.approx(whole["miou_image"])
 
 
 def test_patients_that_the_model_has_seen_are_left_out_of_its_own_data_set_only(red_square):

@@ -42,11 +42,14 @@ def distillation_loss(
     labels: Tensor,
     inside: Tensor,
     distance: Literal["dice", "semimetric"] = "dice",
+    *,
+    background: bool = False,
 ) -> Tensor:
     """L_kd of every bag: its maps against the teacher's in a positive bag, against nothing in a negative one.
 
     Positive: sum_i D(f_i, t) + D(f_w, t). Negative: sum_i D(1 - f_i, 1) + D(1 - f_w, 1) (He, Li and Zemp 2024,
-    eq. 5 and 6). A bag that nobody labelled may hold tumour or not: the mean of D(f, t) and D(1 - f, 1 - t).
+    eq. 5 and 6). A bag that nobody labelled may hold tumour or not: the mean of D(f, t) and D(1 - f, 1 - t); and so
+    does a positive one with ``background``.
 
     Parameters
     ----------
@@ -67,43 +70,44 @@ def distillation_loss(
     there = compare(maps, targets, weight)
     absent = compare(1 - maps, torch.ones_like(maps), weight)
     rest = compare(1 - maps, 1 - targets, weight)
-    unknown = labels[:, None] == UNKNOWN
-    known = torch.where(labels[:, None] == POSITIVE, there, absent)
-    return torch.where(unknown, (there + rest) / 2, known).sum(1)
+    label = labels[:, None]
+    both = (label == UNKNOWN) | (background & (label == POSITIVE))
+    known = torch.where(label == POSITIVE, there, absent)
+    return torch.where(both, (there + rest) / 2, known).sum(1)
 
 
-def weighted_cross_entropy(fused: Tensor, hard: Tensor, weights: Tensor, *, trust: bool = True) -> Tensor:
-    """L_wce of every image: cross-entropy of the fusion, less where the student contradicts its target.
+def weighted_cross_entropy(maps: Tensor, hard: Tensor, weights: Tensor, *, trust: bool = True) -> Tensor:
+    """L_wce of every map of every image: cross-entropy, less where the student contradicts its target.
 
     Pixel j weighs w_j = exp(-l_j) / mean_k exp(-l_k), without gradient, l being its own cross-entropy; where an image's
     target has a single class all weigh 1 (OEEM, Li et al. 2022, eq. 4). A pixel that a person set is trusted in full.
 
     Parameters
     ----------
-    fused : Tensor (n, h, w)
+    maps : Tensor (..., h, w)
         In [0, 1].
-    hard : Tensor (n, h, w)
+    hard : Tensor (..., h, w)
         0 or 1.
-    weights : Tensor (n, h, w)
+    weights : Tensor (..., h, w)
         0 to ignore a pixel, 1 for a pseudo-target, above 1 for what a person set.
     trust : bool
         Off: plain cross-entropy.
 
     Returns
     -------
-    Tensor (n,)
+    Tensor (...)
     """
-    entropy = functional.binary_cross_entropy(fused.clamp(EPSILON, 1 - EPSILON), hard, reduction="none")
-    counted = weights.sum((1, 2)).clamp(min=EPSILON)
+    entropy = functional.binary_cross_entropy(maps.clamp(EPSILON, 1 - EPSILON), hard, reduction="none")
+    counted = weights.sum((-2, -1)).clamp(min=EPSILON)
     if trust:
         with torch.no_grad():
-            share = (hard * weights).sum((1, 2)) / counted
-            mixed = ((share > 0) & (share < 1))[:, None, None]
+            share = (hard * weights).sum((-2, -1)) / counted
+            mixed = ((share > 0) & (share < 1))[..., None, None]
             doubt = torch.exp(-entropy)
-            mean = (doubt * weights).sum((1, 2)) / counted
-            factor = torch.where(mixed & (weights <= 1), doubt / mean[:, None, None].clamp(min=EPSILON), 1.0)
+            mean = (doubt * weights).sum((-2, -1)) / counted
+            factor = torch.where(mixed & (weights <= 1), doubt / mean[..., None, None].clamp(min=EPSILON), 1.0)
         entropy = entropy * factor
-    return (entropy * weights).sum((1, 2)) / counted
+    return (entropy * weights).sum((-2, -1)) / counted
 
 
 def student_loss(recipe: DistillRecipe, bag_loss: BagLoss) -> Callable[[Maps, Batch], dict[str, Tensor]]:
@@ -122,7 +126,9 @@ def student_loss(recipe: DistillRecipe, bag_loss: BagLoss) -> Callable[[Maps, Ba
         label = batch.bag_label
         area = bag_inside.mean((1, 2)) / n
         inside = bag_inside * weights[batch.bag_image]
-        costs = distillation_loss(every, targets[batch.bag_image], label, inside, recipe.distance)
+        costs = distillation_loss(
+            every, targets[batch.bag_image], label, inside, recipe.distance, background=recipe.background
+        )
         found = (targets[batch.bag_image].amax(1) >= 0.5) & (inside > 0)
         empty = (label == POSITIVE) & ~found.flatten(1).any(1)
         terms = {}
@@ -133,9 +139,11 @@ def student_loss(recipe: DistillRecipe, bag_loss: BagLoss) -> Callable[[Maps, Ba
         if recipe.wce:
             # Nothing is known of the pixels of a positive bag in which the teacher found nothing.
             unsure = torch.zeros_like(weights).index_add(0, batch.bag_image, bag_inside * empty[:, None, None])
-            hard = (targets[:, -1] >= 0.5).float()
-            entropy = weighted_cross_entropy(maps.fused, hard, weights * (1 - unsure), trust=recipe.trust)
-            terms["wce"] = recipe.wce * entropy.mean()
+            maps_asked = maps.all() if recipe.wce_sides else maps.fused[:, None]
+            hard = (targets[:, -maps_asked.shape[1] :] >= 0.5).float().expand_as(maps_asked)
+            counted = (weights * (1 - unsure))[:, None].expand_as(maps_asked)
+            entropy = weighted_cross_entropy(maps_asked, hard, counted, trust=recipe.trust)
+            terms["wce"] = recipe.wce * entropy.sum(1).mean()
         if recipe.bags and bags is not None:
             labelled = (label != UNKNOWN) & ~empty
             terms["bags"] = recipe.bags * (bags * area * labelled).sum()

@@ -51,8 +51,12 @@ class DistillRecipe:
     distance : {"dice", "semimetric"}
         What L_kd is made of: the Dice dissimilarity of the paper, or the Dice semimetric loss (Wang et al. 2023), which
         a soft target does not bend.
+    background : bool
+        Compare a positive bag by its background too: the mean of D(f, t) and D(1 - f, 1 - t) instead of D(f, t).
     wce : float
         Weight lambda of the weighted cross-entropy L_wce.
+    wce_sides : bool
+        Whether L_wce is asked of every side output too, not of the fusion only.
     trust : bool
         Whether L_wce trusts pixels less that the student contradicts (OEEM, Li et al. 2022); else all alike.
     bags : float
@@ -77,7 +81,9 @@ class DistillRecipe:
 
     targets: Targets = field(default_factory=Targets)
     distance: Literal["dice", "semimetric"] = "dice"
+    background: bool = False
     wce: float = 2.0
+    wce_sides: bool = False
     trust: bool = True
     bags: float = 0.0
     start: Literal["warm", "reversal", "new"] = "warm"

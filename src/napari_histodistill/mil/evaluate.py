@@ -9,12 +9,15 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from napari_histodistill.metrics import ImageScore, bootstrap_dice, score_image, summarise
+from napari_histodistill.metrics import MEASURES, ImageScore, bootstrap, reliability, score_image, summarise
 from napari_histodistill.mil.data import DatasetError
+from napari_histodistill.mil.data.manifest import write_rows
 from napari_histodistill.nets.card import ModelError
 from napari_histodistill.nets.stain import REINHARD, StainStatistics
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from napari_histodistill.jobs import JobControl
@@ -27,7 +30,10 @@ EvaluationSplit = Literal["auto", "all", "train", "val", "test"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of every image under the model and under the all-foreground mask, and how they were made."""
+    """Scores of every image under the model and under the all-foreground mask, and how they were made.
+
+    Calibration is that of the probabilities after smoothing, on the pixels of the masks.
+    """
 
     dataset: str
     split: str
@@ -35,11 +41,16 @@ class Evaluation:
     smoothing_um: float
     stain_normalisation: str | None
     left_out: int
+    images: tuple[Path, ...]
     scores: tuple[ImageScore, ...]
     all_foreground: tuple[ImageScore, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The measures of `metrics.summarise` as one JSON object, the baseline's under ``all_foreground``."""
+        """The measures of `metrics.summarise` as one JSON object, the baseline's under ``all_foreground``.
+
+        ``<measure>_95`` is its interval over patients, ``reliability`` has the bins of the calibration error.
+        """
+        intervals = bootstrap(self.scores).items()
         return {
             "dataset": self.dataset,
             "split": self.split,
@@ -50,9 +61,21 @@ class Evaluation:
             "smoothing_um": self.smoothing_um,
             "stain_normalisation": self.stain_normalisation,
             **summarise(self.scores),
-            "dice_pooled_95": list(bootstrap_dice(self.scores)),
+            **{f"{name}_95": interval and list(interval) for name, interval in intervals},
+            "reliability": reliability(self.scores),
             "all_foreground": summarise(self.all_foreground),
         }
+
+    def write_per_image(self, path: Path) -> None:
+        """Write a CSV file with a row for each image: its pixels by outcome and its measures, empty where undefined."""
+        counts = ("tp", "fp", "fn", "tn")
+        rows = [
+            {"image": image, "patient": score.patient, "label": score.label}
+            | {name: getattr(score, name) for name in counts}
+            | summarise([score])
+            for image, score in zip(self.images, self.scores, strict=True)
+        ]
+        write_rows(path, ("image", "patient", "label", *counts, *MEASURES), rows)
 
 
 def evaluate_model(
@@ -102,13 +125,23 @@ def evaluate_model(
         probability = predict_bag(model, bag, truth.shape, smoothing_um, reference)
         image = Image.open(bag.image)
         pixel = (bag.mpp * image.height / truth.shape[0], bag.mpp * image.width / truth.shape[1])
-        scores.append(score_image(probability >= threshold, truth, bag.label, bag.patient, pixel))
-        baseline.append(score_image(np.ones_like(truth), truth, bag.label, bag.patient, pixel))
+        scores.append(score_image(probability >= threshold, truth, bag.label, bag.patient, pixel, probability))
+        everything = np.ones_like(truth)
+        baseline.append(score_image(everything, truth, bag.label, bag.patient, pixel, everything.astype(np.float32)))
         if control is not None:
             control.progress(i + 1, len(bags), "Evaluating")
     left_out = len(dataset) - len(bags)
-    method = REINHARD if reference else None
-    return Evaluation(dataset.name, split, threshold, smoothing_um, method, left_out, tuple(scores), tuple(baseline))
+    return Evaluation(
+        dataset=dataset.name,
+        split=split,
+        threshold=threshold,
+        smoothing_um=smoothing_um,
+        stain_normalisation=REINHARD if reference else None,
+        left_out=left_out,
+        images=tuple(bag.image for bag in bags),
+        scores=tuple(scores),
+        all_foreground=tuple(baseline),
+    )
 
 
 def choose_images(dataset: BagDataset, card: ModelCard, split: EvaluationSplit) -> BagDataset:

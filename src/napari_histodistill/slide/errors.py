@@ -11,5 +11,9 @@ class MppError(HistodistillError):
     """The pixel size is needed but unknown."""
 
 
+class AnnotationError(HistodistillError):
+    """An annotation file cannot be used; the message says why and what to do."""
+
+
 class RegionError(Exception):
     """A tile cannot be read. Never reaches the user: the slide counts it and shows background instead."""
