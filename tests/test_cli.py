@@ -150,6 +150,15 @@ def test_evaluate_and_train_refuse_what_is_no_data_set(tmp_path):
     assert "none.csv" in refusal("train-teacher", tmp_path / "none.csv", "--out", tmp_path / "model")
 
 
+def test_train_teacher_lists_methods_and_encoders_in_its_help_and_in_its_refusals(tmp_path):
+    text = " ".join(run("train-teacher", "--help").stdout.split())
+    assert "[dice|gm|attention|swin|masks]" in text
+    for name in ("efficientnet-lite0", "vgg16", "mobilenet-v3-small", "swin-t"):
+        assert name in text
+    assert "attention, swin" in refusal("train-teacher", tmp_path, "--out", tmp_path, "--method", "magic")
+    assert "swin-t" in refusal("train-teacher", tmp_path, "--out", tmp_path, "--encoder", "resnet")
+
+
 def test_evaluate_gives_the_measures_and_the_baseline_from_a_manifest(tmp_path):
     drawn = synthetic.draw_slide((1024, 1536), seed=3)
     Image.fromarray(drawn.image).save(tmp_path / "a.png")

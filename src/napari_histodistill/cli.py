@@ -18,16 +18,18 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.predict import PredictRequest, PredictSummary
     from napari_histodistill.slide import Slide
 
+    _Text = click.ParamType[str]
+else:
+    _Text = click.ParamType  # not generic in every version that will do
+
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
-
-METHODS = ("dice", "gm", "masks")
 
 
 class _UserError(click.ClickException):
@@ -48,6 +50,35 @@ class _Commands(click.Group):
             raise _UserError(str(error)) from error
         except JobCancelled as error:
             raise _Interrupted("Stopped; what was finished is kept, --resume goes on.") from error
+
+
+class _Name(_Text):
+    """One of the names that a registry has; it is asked only when it is needed."""
+
+    name = "name"
+
+    def __init__(self, names: Callable[[], Sequence[str]]) -> None:
+        self._names = names
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002
+        return f"[{'|'.join(self._names())}]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self._names():
+            self.fail(f"there is no {value!r}: choose one of {', '.join(self._names())}.", param, ctx)
+        return value
+
+
+def _methods() -> Sequence[str]:
+    from napari_histodistill.mil import methods
+
+    return methods()
+
+
+def _encoders() -> Sequence[str]:
+    from napari_histodistill.nets.registry import ENCODERS
+
+    return ENCODERS.names()
 
 
 def _split_exports(_ctx: click.Context, _param: click.Parameter, value: str) -> list[str]:
@@ -168,7 +199,11 @@ def cut(data: Path, out: Path, as_json: bool, **options: Any) -> None:
 
 @main.command()
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--method", type=click.Choice(METHODS), default="gm", show_default=True, help="Family of the bag loss.")
+@click.option("--method", type=_Name(_methods), default="gm", show_default=True, help="Family of the bag loss.")
+@click.option("--encoder", type=_Name(_encoders), help="In place of the family's own.")
+@click.option(
+    "--attention/--no-attention", default=None, help="At every depth of the network.  [default: the family's]"
+)
 @click.option("--epochs", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
@@ -185,7 +220,7 @@ def train_teacher(data: Path, out: Path, **options: Any) -> None:
     from napari_histodistill.mil import train_teacher as train
 
     result = console.run(train, TrainRequest(data=data, out=out, **options), _print_payload)
-    click.echo(f"Model in {result.folder}")
+    click.echo(f"Model in {result.folder}, started from {result.card.training.start}")
 
 
 @main.command()
@@ -196,7 +231,7 @@ def train_teacher(data: Path, out: Path, **options: Any) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for rounds and the best model.")
 @click.option("--recipe", type=click.Choice(tuple(RECIPES)), default="default", show_default=True)
-@click.option("--encoder", help="Encoder of the students.  [default: the teacher's]")
+@click.option("--encoder", type=_Name(_encoders), help="Encoder of the students.  [default: the teacher's]")
 @click.option(
     "--select",
     type=click.Choice(["bags", "masks"]),

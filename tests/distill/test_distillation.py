@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from napari_histodistill.distill import DistillRecipe, DistillRequest, Targets, distill, find_recipe
-from napari_histodistill.distill.distillation import start_of
+from napari_histodistill.distill.distillation import StudentPlan, build_student, start_of
 from napari_histodistill.distill.recipe import RECIPES, RecipeError
 from napari_histodistill.distill.rounds import Roles, Round, Rounds, RoundsError
 from napari_histodistill.mil import Recipe, TrainRequest, evaluate_model, load_dataset, train_teacher
@@ -53,6 +53,17 @@ def request_for(cohort, teacher, tmp_path):
         return replace(request, **changes)
 
     return make
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_a_new_student_of_another_encoder_has_a_card_that_fits_it(teacher, tmp_path, attention):
+    card = load_model(teacher, "cpu").card
+    card = replace(card, architecture=replace(card.architecture, attention=attention))
+    network, own = build_student(StudentPlan("vgg16", card, "data"), Rounds.begin(tmp_path, teacher, {}), "", seed=0)
+    assert (own.architecture.encoder, own.architecture.attention) == ("vgg16", attention)
+    assert (own.margin, own.multiple) == (network.margin, network.period)
+    assert own.training.start.startswith("random weights")
+    assert len(network.attention) == 3 * attention
 
 
 def weights(folder: Path) -> bytes:

@@ -6,13 +6,19 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from napari_histodistill.mil import DatasetError, Recipe, TrainRequest, evaluate_model, load_dataset, train_teacher
-from napari_histodistill.mil.train import METHODS
+from napari_histodistill.mil.sampler import Sampler
+from napari_histodistill.mil.store import ArrayStore
+from napari_histodistill.mil.train import architecture_of, loss_of
 from napari_histodistill.mil.trainer import CHECKPOINT, TrainingError
 from napari_histodistill.nets import load_model
+from napari_histodistill.nets.model import normalise
+from napari_histodistill.nets.network import SideNetwork
+from napari_histodistill.nets.registry import RegistryError
 
 RECIPE = Recipe(crop=64, batch=8, lr=1e-3, average=0.8, normalise=False)
 
@@ -40,7 +46,7 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["dice", "gm", "attention", "masks"])
 def test_a_few_epochs_learn_to_rank_bags(request_for, recorder, method):
     result = train_teacher(request_for(method=method, epochs=8), recorder)
     losses = [epoch.loss for epoch in result.epochs]
@@ -48,6 +54,68 @@ def test_a_few_epochs_learn_to_rank_bags(request_for, recorder, method):
     assert result.epochs[-1].score == 1.0
     assert load_model(result.folder).card == result.card
     assert not (result.folder / CHECKPOINT).exists()
+
+
+def test_the_swin_family_trains_and_its_model_says_what_it_is(request_for, recorder):
+    recipe = replace(RECIPE, crop=48, normalise=False)
+    result = train_teacher(request_for(method="swin", epochs=2, recipe=recipe), recorder)
+    assert result.epochs[-1].loss < result.epochs[0].loss
+    card = load_model(result.folder, "cpu").card
+    assert card == result.card
+    assert (card.architecture.encoder, card.architecture.weights) == ("swin-t", (0.3, 0.4, 0.3))
+    assert (card.multiple, card.training.start) == (112, "random weights")
+
+
+def test_the_encoder_is_the_requests_else_the_recipes_else_the_familys(request_for):
+    recipe = replace(RECIPE, encoder="vgg16")
+    asked = [request_for(method="swin"), request_for(method="swin", recipe=recipe)]
+    asked.append(replace(asked[1], encoder="mobilenet-v3-small"))
+    assert [architecture_of(r).encoder for r in asked] == ["swin-t", "vgg16", "mobilenet-v3-small"]
+
+
+def test_attention_is_the_requests_else_the_familys(request_for):
+    assert [architecture_of(request_for(method=m)).attention for m in ("gm", "attention")] == [False, True]
+    assert architecture_of(request_for(method="masks", attention=True)).attention
+    assert not architecture_of(request_for(method="attention", attention=False)).attention
+
+
+@pytest.mark.parametrize("encoder", ["vgg16", "mobilenet-v3-small"])
+@pytest.mark.parametrize("method", ["dice", "attention"])
+def test_any_family_trains_any_encoder(request_for, recorder, method, encoder):
+    result = train_teacher(request_for(method=method, encoder=encoder, epochs=1), recorder)
+    model = load_model(result.folder, "cpu")
+    assert (model.card.architecture.encoder, model.card.training.recipe["encoder"]) == (encoder, encoder)
+    assert model.card.architecture.attention == (method == "attention")
+    assert "random weights" in recorder.messages[0]
+    assert model.card.training.start.startswith("random weights")
+
+
+@pytest.mark.parametrize("method", ["gm", "attention"])
+@pytest.mark.parametrize("bias", [-200.0, 0.0, 200.0])
+def test_gm_takes_finite_steps_from_the_first_one_even_from_maps_of_zeros_or_ones(method, bias, request_for):
+    torch.manual_seed(0)
+    plan = architecture_of(request_for(method=method))
+    network = SideNetwork(plan.encoder, plan.weights, plan.attention)
+    for head in network.heads:
+        torch.nn.init.constant_(head.bias, bias)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(8)]
+    recipe = replace(RECIPE, prior=0.0)
+    sampler = Sampler(ArrayStore(images), [0, 1] * 4, 64, 8, recipe.augmentation)
+    loss, optimiser = loss_of(method, recipe), torch.optim.AdamW(network.parameters(), 1e-2)
+    for batch in [*sampler.epoch(0, 0), *sampler.epoch(0, 1), *sampler.epoch(0, 2)]:
+        value = loss(network(normalise(batch.images)), batch)["bags"]
+        optimiser.zero_grad()
+        value.backward()
+        assert torch.isfinite(value)
+        assert all(torch.isfinite(p.grad).all() for p in network.parameters())
+        optimiser.step()
+    assert all(torch.isfinite(p).all() for p in network.parameters())
+
+
+def test_an_unknown_encoder_is_refused(request_for, recorder):
+    with pytest.raises(RegistryError, match="efficientnet-lite0"):
+        train_teacher(request_for(encoder="resnet"), recorder)
 
 
 def test_the_bag_loss_alone_learns_too(request_for, recorder):

@@ -45,6 +45,7 @@ def broken(card: ModelCard, **changes: object) -> str:
         ({"surprise": 1}, "surprise"),
         ({"architecture": {"encoder": "efficientnet-lite0"}}, "weights"),
         ({"architecture": {"encoder": "efficientnet-lite0", "weights": [0.9, 0.9]}}, "sum to one"),
+        ({"architecture": {"encoder": "swin-t", "weights": [1.0], "attention": "yes"}}, "attention"),
         ({"architecture": None}, "not complete"),
         ({"training": {"data": 3}}, "data"),
     ],
@@ -53,6 +54,15 @@ def test_a_wrong_entry_is_named_in_one_sentence(card, changes, says):
     with pytest.raises(ModelError, match=says) as error:
         ModelCard.from_json(broken(card, **changes), "model.json")
     assert "\n" not in str(error.value)
+
+
+def test_a_card_of_version_1_is_read_as_one_without_attention(card):
+    data = json.loads(card.to_json())
+    assert data["version"] == 2
+    data["version"] = 1
+    del data["architecture"]["attention"], data["training"]["start"]
+    assert ModelCard.from_json(json.dumps(data)) == card
+    assert not bundled_card().architecture.attention
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"card"'])

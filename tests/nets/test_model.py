@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +108,40 @@ def test_an_unknown_encoder_is_refused(folder):
     (folder / "model.json").write_text(json.dumps(card))
     with pytest.raises(ModelError, match="resnet-1000"):
         load_model(folder)
+
+
+def test_weights_for_another_number_of_depths_are_refused(folder):
+    card = json.loads((folder / "model.json").read_text())
+    card["architecture"]["weights"] = [0.5, 0.5]
+    (folder / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match="2 fusion weights for 3"):
+        load_model(folder)
+
+
+def test_a_model_with_attention_is_saved_and_loaded_with_it(tmp_path, images):
+    card = replace(CARD, architecture=Architecture("vgg16", (0.2, 0.35, 0.45), attention=True))
+    torch.manual_seed(0)
+    model = Model(build_network(card), card)
+    for layer in model.network.attention:
+        layer.gamma.data.fill_(0.5)
+    loaded = load_model(save_model(tmp_path / "model", model.network, card), "cpu")
+    assert len(loaded.network.attention) == 3
+    np.testing.assert_array_equal(loaded.predict(images), model.predict(images))
+
+
+def test_predictions_lie_on_their_pixels_where_the_encoder_pools_in_blocks(images):
+    """A mirrored image is predicted mirrored by mirror-symmetric filters; half a pixel of shift would show."""
+    card = replace(CARD, architecture=Architecture("vgg16", (0.2, 0.35, 0.45)))
+    torch.manual_seed(0)
+    model = Model(build_network(card), card)
+    with torch.no_grad():
+        for layer in model.network.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight.add_(layer.weight.flip(-1)).mul_(2)
+    image = images[:, :64, :64]
+    a, b = model.predict(image), model.predict(image[:, :, ::-1])
+    np.testing.assert_allclose(a[:, :, ::-1], b, atol=1e-4)
+    assert np.abs(np.diff(a)).mean() > 1e-3
 
 
 def test_the_device_is_chosen_or_refused():

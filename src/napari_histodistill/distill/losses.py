@@ -120,10 +120,8 @@ def student_loss(recipe: DistillRecipe, bag_loss: BagLoss) -> Callable[[Maps, Ba
     def loss(maps: Maps, batch: Batch) -> dict[str, Tensor]:
         if batch.targets is None:
             raise ValueError("a student needs targets")
-        n, stride = len(batch.images), batch.images.shape[-1] // maps.fused.shape[-1]
-        targets = batch.targets[..., ::stride, ::stride]
-        bag_inside = batch.bag_inside[:, ::stride, ::stride]
-        weights = torch.ones_like(maps.fused) if batch.weights is None else batch.weights[:, ::stride, ::stride]
+        n, targets, bag_inside = len(batch.images), maps.sample(batch.targets), maps.sample(batch.bag_inside)
+        weights = torch.ones_like(maps.fused) if batch.weights is None else maps.sample(batch.weights)
         every = maps.all()[batch.bag_image]
         label = batch.bag_label
         area = bag_inside.mean((1, 2)) / n

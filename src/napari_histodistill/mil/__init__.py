@@ -1,6 +1,6 @@
 """Teachers trained from image-level labels: data sets, bag losses, training, evaluation.
 
-Data sets are read without torch; the rest is imported when it is first asked for.
+Data sets and the names of methods are read without torch; the rest is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -8,22 +8,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.mil.data import Bag, BagDataset, DatasetError, load_dataset
+from napari_histodistill.mil.families import TEACHERS, Family, methods
 
 if TYPE_CHECKING:
     from napari_histodistill.mil.evaluate import Evaluation, evaluate_model
-    from napari_histodistill.mil.train import METHODS, Recipe, TrainRequest, TrainResult, train_teacher
+    from napari_histodistill.mil.train import Recipe, TrainRequest, TrainResult, train_teacher
 
 __all__ = [
-    "METHODS",
+    "TEACHERS",
     "Bag",
     "BagDataset",
     "DatasetError",
     "Evaluation",
+    "Family",
     "Recipe",
     "TrainRequest",
     "TrainResult",
     "evaluate_model",
     "load_dataset",
+    "methods",
     "train_teacher",
 ]
 

@@ -6,15 +6,14 @@ and at the fusion, and treats a negative bag as known pixel by pixel: it holds n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from napari_histodistill.mil.families import Family
 
+if TYPE_CHECKING:
     from torch import Tensor
 
 EPSILON = 1e-6
@@ -97,15 +96,11 @@ def pixel_loss(maps: Tensor, targets: Tensor) -> Tensor:
     return entropy * maps.shape[1] + dice.sum(1).mean() / 2
 
 
-@dataclass(frozen=True)
-class Family:
-    """A kind of teacher: its bag loss and the fusion weights of its side outputs, shallowest first."""
-
-    loss: Callable[[Tensor, Tensor, Tensor, float], Tensor]
-    weights: tuple[float, ...]
-
-
-FAMILIES: dict[str, Family] = {
-    "dice": Family(dice_loss, (0.3, 0.3, 0.4)),
-    "gm": Family(gm_loss, (0.2, 0.35, 0.45)),
-}
+DICE = Family(dice_loss, (0.3, 0.3, 0.4))
+"""IFKD's own teacher (He, Li and Zemp 2024, section 2.1)."""
+GM = Family(gm_loss, (0.2, 0.35, 0.45))
+"""DWS-MIL (Jia et al. 2017)."""
+ATTENTION = Family(gm_loss, GM.weights, attention=True)
+"""SA-MIL (Li et al. 2023)."""
+SWIN = Family(gm_loss, (0.3, 0.4, 0.3), encoder="swin-t")
+"""Swin-MIL (Qian et al. 2022)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,8 @@ from PIL import Image
 
 from napari_histodistill.mil.augment import Batch, dense_tissue
 from napari_histodistill.mil.data import Bag, BagDataset, DatasetError, load_dataset
-from napari_histodistill.mil.losses import FAMILIES, pixel_loss
+from napari_histodistill.mil.families import MASKS, family_of, methods
+from napari_histodistill.mil.losses import pixel_loss
 from napari_histodistill.mil.sampler import Sampler
 from napari_histodistill.mil.settings import Augmentation, Epoch, Optimisation
 from napari_histodistill.mil.store import ArrayStore
@@ -21,6 +22,7 @@ from napari_histodistill.mil.trainer import CHECKPOINT, Trainer, TrainingError, 
 from napari_histodistill.nets.card import Architecture, ModelCard, Training
 from napari_histodistill.nets.model import Model, save_model
 from napari_histodistill.nets.network import SideNetwork
+from napari_histodistill.nets.registry import ENCODERS
 from napari_histodistill.nets.stain import REINHARD, typical_stain
 
 if TYPE_CHECKING:
@@ -34,9 +36,6 @@ if TYPE_CHECKING:
     from napari_histodistill.nets.network import Maps
     from napari_histodistill.nets.stain import StainStatistics
 
-MASKS = "masks"
-METHODS = (*FAMILIES, MASKS)
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -44,7 +43,8 @@ class Recipe:
 
     Attributes
     ----------
-    encoder : str
+    encoder : str, optional
+        A name in `nets.registry.ENCODERS`; the family's own if None.
     mpp : float
         µm per pixel that the network reads.
     crop, batch : int
@@ -66,7 +66,7 @@ class Recipe:
     augmentation : Augmentation
     """
 
-    encoder: str = "efficientnet-lite0"
+    encoder: str | None = None
     mpp: float = 1.5
     crop: int = 144
     batch: int = 16
@@ -97,6 +97,10 @@ class TrainRequest:
         Folder for the model and, while it trains, the checkpoint.
     method : str
         Family of the bag loss, or "masks": full supervision, the ceiling to compare with.
+    encoder : str, optional
+        In place of the recipe's.
+    attention : bool, optional
+        Criss-cross attention at every depth, in place of what the family has: for the ceiling of ``attention``.
     epochs, seed : int
     mpp : float, optional
         µm per pixel of the data, in place of what it says.
@@ -111,6 +115,8 @@ class TrainRequest:
     data: Path
     out: Path
     method: str = "gm"
+    encoder: str | None = None
+    attention: bool | None = None
     epochs: int = 8
     seed: int = 0
     mpp: float | None = None
@@ -136,11 +142,12 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
 
     Raises
     ------
-    TrainingError, DatasetError, MissingWeightsError
-        If the method is unknown, the data lack positive or negative training images, or (for "masks") masks.
+    TrainingError, DatasetError, MissingWeightsError, RegistryError
+        If the method or the encoder is unknown, the data lack positive or negative training images or (for "masks")
+        masks, or weights are not installed.
     """
-    if request.method not in METHODS:
-        raise TrainingError(f"There is no method {request.method!r}: choose one of {', '.join(METHODS)}.")
+    if request.method not in methods():
+        raise TrainingError(f"There is no method {request.method!r}: choose one of {', '.join(methods())}.")
     if request.epochs < 1:
         raise TrainingError("A training needs at least one epoch.")
     if request.threads:
@@ -150,12 +157,14 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
     recipe, train = request.recipe, dataset.part("train")
     torch.manual_seed(request.seed)
     fabric = make_fabric(request.device)
-    network = SideNetwork(recipe.encoder, fusion_weights(request.method))
-    network.encoder.load_imagenet()
+    architecture = architecture_of(request)
+    network = SideNetwork(architecture.encoder, architecture.weights, architecture.attention)
+    start = network.encoder.load_imagenet()
     colours = typical_stain(bag.read_image(recipe.mpp) for bag in train.bags)
     reference = colours if recipe.normalise else None
     sampler = make_sampler(train, recipe, request.method, reference, (fabric.global_rank, fabric.world_size))
-    card = make_card(request, dataset, network, colours)
+    control.progress(0, request.epochs * sampler.steps, f"{architecture.encoder} starts from {start}")
+    card = make_card(request, dataset, network, start, colours)
     trainer = Trainer(network, loss_of(request.method, recipe), sampler, recipe.optimisation, request.epochs, fabric)
     checkpoint = request.out / CHECKPOINT
     request.out.mkdir(parents=True, exist_ok=True)
@@ -180,9 +189,19 @@ def check_trainable(dataset: BagDataset, method: str) -> None:
         raise DatasetError(f"The method 'masks' needs a mask for every positive training image of {dataset.name}.")
 
 
-def fusion_weights(method: str) -> tuple[float, ...]:
-    """Fusion weights of the family's side outputs; those of ``gm`` for full supervision."""
-    return FAMILIES["gm" if method == MASKS else method].weights
+def architecture_of(request: TrainRequest) -> Architecture:
+    """The network that a request asks for.
+
+    Raises
+    ------
+    RegistryError
+        If the encoder or the family is unknown or broken.
+    """
+    family = family_of(request.method)
+    encoder = request.encoder or request.recipe.encoder or family.encoder
+    weights = family.fusion_weights(len(ENCODERS.load(encoder).channels))
+    attention = family.attention if request.attention is None else request.attention
+    return Architecture(encoder, weights, attention)
 
 
 def loss_of(method: str, recipe: Recipe) -> Loss:
@@ -192,11 +211,10 @@ def loss_of(method: str, recipe: Recipe) -> Loss:
     """
     if method == MASKS:
         return lambda maps, batch: {"pixels": target_loss(maps, batch)}
-    family = FAMILIES[method]
+    family = family_of(method)
 
     def loss(maps: Maps, batch: Batch) -> dict[str, Tensor]:
-        stride = batch.images.shape[-1] // maps.fused.shape[-1]
-        inside = batch.bag_inside[:, ::stride, ::stride]
+        inside = maps.sample(batch.bag_inside)
         weight = inside.mean((1, 2)).sqrt()
         losses = family.loss(maps.all()[batch.bag_image], batch.bag_label, inside, recipe.enough)
         terms = {"bags": (losses * weight).sum() / weight.sum()}
@@ -209,8 +227,7 @@ def target_loss(maps: Maps, batch: Batch) -> Tensor:
     """Pixel loss against the batch's targets, cut at 0.5."""
     if batch.targets is None:
         raise ValueError("the batch has no pixel targets")
-    stride = batch.images.shape[-1] // maps.fused.shape[-1]
-    return pixel_loss(maps.all(), (batch.targets[:, 0, ::stride, ::stride] >= 0.5).float())
+    return pixel_loss(maps.all(), (maps.sample(batch.targets[:, 0]) >= 0.5).float())
 
 
 def make_sampler(
@@ -277,11 +294,15 @@ def bag_auc(model: Model, images: Sequence[tuple[Bag, NDArray[np.uint8]]]) -> fl
 
 
 def make_card(
-    request: TrainRequest, dataset: BagDataset, network: SideNetwork, colours: StainStatistics | None = None
+    request: TrainRequest,
+    dataset: BagDataset,
+    network: SideNetwork,
+    start: str = "",
+    colours: StainStatistics | None = None,
 ) -> ModelCard:
-    """The card of a model that a request trains."""
-    recipe = request.recipe
-    architecture = Architecture(recipe.encoder, fusion_weights(request.method))
+    """The card of a model that a request trains; ``start`` is what `Encoder.load_imagenet` said."""
+    architecture = architecture_of(request)
+    recipe = replace(request.recipe, encoder=architecture.encoder)
     labels = "full masks" if request.method == MASKS else "image-level labels"
     training = Training(
         data=dataset.name,
@@ -290,13 +311,14 @@ def make_card(
         patients={"train": dataset.part("train").patients(), "val": dataset.part("val").patients()},
         seed=request.seed,
         recipe=json.loads(json.dumps({"epochs": request.epochs, **asdict(recipe)})),
+        start=start,
     )
     return ModelCard(
         name=f"{request.method} teacher on {dataset.name}",
         architecture=architecture,
         mpp=recipe.mpp,
         margin=network.margin,
-        multiple=network.multiple,
+        multiple=network.period,
         stain_normalisation=REINHARD if recipe.normalise and colours else None,
         stain_reference=colours.to_card() if colours else None,
         scope=("Research use only, not for diagnosis.", f"Trained on {dataset.name} from {labels}, not validated."),

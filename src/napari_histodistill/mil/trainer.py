@@ -154,7 +154,7 @@ class Trainer:
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         maps = self._model(normalise(batch.images))
-        terms = self.loss(Maps(maps[:, :-1], maps[:, -1]), batch)
+        terms = self.loss(Maps(maps[:, :-1], maps[:, -1], self.network.offset), batch)
         self.optimiser.zero_grad()
         self.fabric.backward(sum(terms.values()))  # type: ignore[arg-type]
         self.optimiser.step()

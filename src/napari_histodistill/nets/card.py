@@ -15,7 +15,8 @@ from typing import Any, Self
 from napari_histodistill.errors import HistodistillError
 
 FORMAT = "histodistill-model"
-VERSION = 1
+VERSION = 2
+"""Written. Version 1, without `Architecture.attention` and `Training.start`, is read as well."""
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "model.safetensors"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -35,10 +36,13 @@ class Architecture:
         Name of the encoder.
     weights : tuple of float
         Fusion weights of the side outputs, shallowest first.
+    attention : bool
+        Whether there is criss-cross attention at every depth.
     """
 
     encoder: str
     weights: tuple[float, ...]
+    attention: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Training:
     seed : int
     recipe : dict
         Settings of the training, as they were.
+    start : str
+        What the encoder's weights were at the start, in words.
     terms, citation : str
         Of the data; and of weights that the training started from.
     """
@@ -68,6 +74,7 @@ class Training:
     patients: dict[str, list[str]] = field(default_factory=dict)
     seed: int = 0
     recipe: dict[str, Any] = field(default_factory=dict)
+    start: str = ""
     terms: str = ""
     citation: str = ""
 
@@ -83,7 +90,8 @@ class ModelCard:
     mpp : float
         µm per pixel of the images that the network reads.
     margin : int
-        Pixels at ``mpp`` from an edge within which a prediction may depend on where the window was cut.
+        Pixels at ``mpp`` from an edge within which a prediction may depend on where the window was cut (with attention
+        all do a little; it is the margin without).
     multiple : int
         Windows that are shifted by a multiple of this many pixels agree away from their edges.
     threshold : float
@@ -182,6 +190,7 @@ def _known(kind: type[Any], data: dict[str, Any]) -> dict[str, Any]:
 def _check_type(name: str, kind: str, value: object) -> None:
     expected: dict[str, type | tuple[type, ...]] = {
         "str": str,
+        "bool": bool,
         "int": int,
         "float": (int, float),
         "str | None": (str, type(None)),

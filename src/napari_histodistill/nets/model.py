@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save
 
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.nets.card import BUNDLED, CARD_NAME, WEIGHTS_NAME, ModelCard, ModelError, read_card
-from napari_histodistill.nets.encoder import ENCODERS, IMAGENET_MEAN, IMAGENET_STD
+from napari_histodistill.nets.encoders.base import IMAGENET_MEAN, IMAGENET_STD
 from napari_histodistill.nets.network import SideNetwork, upsample
+from napari_histodistill.nets.registry import ENCODERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,12 +60,20 @@ def build_network(card: ModelCard) -> SideNetwork:
     Raises
     ------
     ModelError
-        If the card names an encoder that this version does not have.
+        If the card names an encoder that is not here, or weights that are not as many as its maps.
+    RegistryError
+        If the package that adds the encoder is broken.
     """
     plan = card.architecture
-    if plan.encoder not in ENCODERS:
-        raise ModelError(f"The model uses the encoder {plan.encoder!r}, which this version does not have: update it.")
-    return SideNetwork(plan.encoder, plan.weights)
+    if plan.encoder not in ENCODERS.names():
+        raise ModelError(
+            f"The model uses the encoder {plan.encoder!r}, which is not here: update napari-histodistill or "
+            "install the package that adds it."
+        )
+    sides = len(ENCODERS.load(plan.encoder).channels)
+    if sides != len(plan.weights):
+        raise ModelError(f"The model card gives {len(plan.weights)} fusion weights for {sides} side outputs: mend it.")
+    return SideNetwork(plan.encoder, plan.weights, plan.attention)
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -123,7 +132,8 @@ class Model:
         pad = [_padding(side, self.network.multiple) for side in (h, w)]
         padded = np.pad(images, [(0, 0), *pad, (0, 0)], mode="symmetric")
         x = torch.from_numpy(padded).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        maps = upsample(choose(self.network(normalise(x))), self.network.stride)
+        stride, offset = self.network.stride, self.network.offset
+        maps = upsample(choose(self.network(normalise(x))), stride, -offset / stride)
         inner: NDArray[np.float32] = maps[..., _REFLECT : _REFLECT + h, _REFLECT : _REFLECT + w].cpu().numpy()
         return inner.transpose(0, 2, 3, 1)
 

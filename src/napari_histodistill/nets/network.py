@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn import functional
 
-from napari_histodistill.nets.encoder import ENCODERS
+from napari_histodistill.nets.attention import CrissCrossAttention
+from napari_histodistill.nets.registry import ENCODERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,28 +27,40 @@ class Maps:
         Side outputs f_1..f_s in [0, 1], shallowest first, all on the finest one's grid.
     fused : Tensor (n, h, w)
         Their weighted sum f_w.
+    offset : float
+        Image pixel that pixel 0 of the grid is centred on.
     """
 
     sides: Tensor
     fused: Tensor
+    offset: float = 0.0
 
     def all(self) -> Tensor:
         """Sides and fusion together, (n, s + 1, h, w): a bag loss treats them alike."""
         return torch.cat([self.sides, self.fused[:, None]], 1)
 
+    def sample(self, pixels: Tensor) -> Tensor:
+        """Of something given for image pixels (..., H, W), the values at the centres of the grid's: (..., h, w)."""
+        stride, first = pixels.shape[-1] // self.fused.shape[-1], int(self.offset)
+        return pixels[..., first::stride, first::stride]
 
-def upsample(maps: Tensor, factor: int) -> Tensor:
-    """Bilinear samples of maps (n, c, h, w) at ``j / factor``: (n, c, h * factor, w * factor).
 
-    Pixel 0 stays where it is, as the symmetric padding of the encoders wants it (see `encoder`); past the last pixel
-    the edge is repeated.
+def upsample(maps: Tensor, factor: int, shift: float = 0.0) -> Tensor:
+    """Linear samples of maps (n, c, h, w) at ``j / factor + shift``: (n, c, h * factor, w * factor).
+
+    A grid that is finer by ``factor`` and whose pixel 0 is centred on pixel ``shift`` of the maps. Past the first and
+    the last pixel the edge is repeated.
     """
-    if factor == 1:
+    if factor == 1 and shift == 0:
         return maps
-    h, w = maps.shape[-2:]
-    grown = functional.pad(maps, (0, 1, 0, 1), mode="replicate")
-    grown = functional.interpolate(grown, (h * factor + 1, w * factor + 1), mode="bilinear", align_corners=True)
-    return grown[..., :-1, :-1]
+    rows, columns = (_interpolation(side, factor, shift).to(maps) for side in maps.shape[-2:])
+    return rows @ maps @ columns.T
+
+
+def _interpolation(length: int, factor: int, shift: float) -> Tensor:
+    """Weights (length * factor, length) with which pixels count in samples at ``j / factor + shift``."""
+    positions = (torch.arange(length * factor) / factor + shift).clamp(0, length - 1)
+    return (1 - (positions[:, None] - torch.arange(length)).abs()).clamp(min=0)
 
 
 def _head(channels: int) -> nn.Conv2d:
@@ -69,14 +81,23 @@ class SideNetwork(nn.Module):
         A name in `ENCODERS`.
     weights : sequence of float
         Fusion weight of every side output, shallowest first; they sum to one.
+    attention : bool
+        Criss-cross attention on the features of every depth (SA-MIL, Li et al. 2023).
+
+    Raises
+    ------
+    RegistryError
+        If there is no such encoder here.
     """
 
-    def __init__(self, encoder: str, weights: Sequence[float]) -> None:
+    def __init__(self, encoder: str, weights: Sequence[float], attention: bool = False) -> None:
         super().__init__()
-        self.encoder = ENCODERS[encoder]()
+        self.encoder = ENCODERS.load(encoder)()
         self.weights: Tensor
         self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32), persistent=False)
-        self.heads = nn.ModuleList(_head(channels) for channels in self.encoder.channels)
+        channels = self.encoder.channels
+        self.heads = nn.ModuleList(_head(count) for count in channels)
+        self.attention = nn.ModuleList(CrissCrossAttention(count) for count in channels if attention)
 
     @property
     def stride(self) -> int:
@@ -84,19 +105,37 @@ class SideNetwork(nn.Module):
         return self.encoder.strides[0]
 
     @property
+    def offset(self) -> float:
+        """Image pixel that pixel 0 of the maps is centred on."""
+        return self.encoder.offsets[0]
+
+    @property
     def multiple(self) -> int:
-        """Image sides must be a multiple of this, and two windows agree if they are shifted by a multiple of it."""
+        """Image sides must be a multiple of this."""
         return self.encoder.strides[-1]
 
     @property
+    def period(self) -> int:
+        """Two windows agree away from their edges if they are shifted by a multiple of this."""
+        return self.encoder.period
+
+    @property
     def margin(self) -> int:
-        """Image pixels from an edge within which the maps depend on where the image was cut."""
-        return self.encoder.margin
+        """Image pixels from an edge within which the maps depend on where the image was cut.
+
+        With attention that is the whole image; the margin is what it is without.
+        """
+        return self.encoder.margin + self.encoder.strides[-1]
 
     def forward(self, x: Tensor) -> Maps:
         """Maps of images (n, 3, h, w) normalised as the encoder wants; h and w are multiples of `multiple`."""
-        features = zip(self.heads, self.encoder(x), self.encoder.strides, strict=True)
-        logits = [upsample(head(feature), stride // self.stride) for head, feature, stride in features]
+        encoder, stride, offset = self.encoder, self.stride, self.offset
+        features = zip(self.heads, encoder(x, self._refine), encoder.strides, encoder.offsets, strict=True)
+        logits = [upsample(head(f), s // stride, (offset - o) / s) for head, f, s, o in features]
         sides = torch.sigmoid(torch.cat(logits, 1).float())
         fused = (sides * self.weights[:, None, None]).sum(1)
-        return Maps(sides, fused)
+        return Maps(sides, fused, offset)
+
+    def _refine(self, depth: int, features: Tensor) -> Tensor:
+        refined: Tensor = self.attention[depth](features) if len(self.attention) else features
+        return refined

