@@ -229,6 +229,10 @@ class ResultView:
         """Whether the study holds every correction."""
         return self._saver.all_saved
 
+    def flush(self) -> None:
+        """Write every correction, now."""
+        self._saver.flush()
+
     def _write_mask(self) -> None:
         tissue = self._view.tissue.saved_form() if self._tissue_is_new else None
         self._tissue_is_new = False

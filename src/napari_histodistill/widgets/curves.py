@@ -1,0 +1,65 @@
+"""Live curves of a distillation: loss and selection score of every epoch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_histodistill.mil.settings import Epoch
+
+HEIGHT = 150
+
+
+class Curves(QWidget):
+    """Loss (left axis) and score (right axis) against the epoch; hidden before the first epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._figure = Figure(layout="constrained")
+        self._canvas = FigureCanvasQTAgg(self._figure)
+        self._figure.patch.set_alpha(0)
+        self._canvas.setStyleSheet("background: transparent;")
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._canvas)
+        self.setFixedHeight(HEIGHT)
+        self.setToolTip("Loss of every epoch and, where there is evidence, how well the model does on it")
+        self._drawn = 0
+        self.setVisible(False)
+
+    def show_epochs(self, epochs: Sequence[tuple[int, Epoch]]) -> None:
+        """Draw the epochs (round, record); does nothing if none was added since."""
+        if len(epochs) == self._drawn:
+            return
+        self._drawn = len(epochs)
+        self.setVisible(bool(epochs))
+        self._figure.clear()
+        colour = "#9a9a9a"  # read on dark and on light
+        loss = self._figure.add_subplot()
+        x = range(1, len(epochs) + 1)
+        loss.plot(x, [epoch.loss for _, epoch in epochs], ".-", color="#e69f00")
+        loss.set_ylabel("loss", color="#e69f00", size="small")
+        loss.set_xlabel("epoch", color=colour, size="small")
+        scores = [float("nan") if epoch.score is None else epoch.score for _, epoch in epochs]
+        axes = [loss]
+        if any(epoch.score is not None for _, epoch in epochs):
+            score = loss.twinx()
+            score.plot(x, scores, ".-", color="#56b4e9")
+            score.set_ylabel("score", color="#56b4e9", size="small")
+            axes.append(score)
+        for i in range(1, len(epochs)):
+            if epochs[i][0] != epochs[i - 1][0]:
+                loss.axvline(i + 0.5, color=colour, linewidth=0.5)
+        for each in axes:
+            each.patch.set_alpha(0)
+            each.tick_params(colors=colour, labelsize="small")
+            each.spines[:].set_color(colour)
+        loss.xaxis.set_major_locator(MaxNLocator(integer=True))
+        self._canvas.draw_idle()

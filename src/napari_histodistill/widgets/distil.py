@@ -1,0 +1,315 @@
+"""Dock widget "Distil": let the model learn from the mask and its corrections, round by round."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QHeaderView,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QSpinBox,
+    QTableWidget,
+    QTableWidgetItem,
+)
+from superqt import QCollapsible
+
+from napari_histodistill.distill import RECIPES
+from napari_histodistill.study import SlideLabel
+from napari_histodistill.viewer.colours import ADDED_COLOUR, PREDICTION_COLOUR, REMOVED_COLOUR
+from napari_histodistill.viewer.distil import DistilState, Scope
+from napari_histodistill.viewer.layers import Role
+from napari_histodistill.widgets.curves import Curves
+from napari_histodistill.widgets.parts import INFO, WARN, Banner, Follower, Panel, WrappedLabel, row, swatch
+from napari_histodistill.widgets.session import session_of
+from napari_histodistill.widgets.teacher import DEVICES, time_left
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+
+    from napari_histodistill.distill.rounds import Round
+    from napari_histodistill.viewer.distil import DistilControl
+    from napari_histodistill.viewer.slides import OpenSlideView
+
+LABELS: Final = {
+    "not said yet": SlideLabel.UNKNOWN,
+    "holds tumour": SlideLabel.TUMOUR,
+    "is normal": SlideLabel.NORMAL,
+}
+COLUMNS: Final = ("Round", "Outcome", "Score", "Best before")
+
+
+class DistilWidget(Panel):
+    """The "Distil" dock widget of a viewer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.session = session_of(napari_viewer)
+        self.view: OpenSlideView | None = None
+        self._always, self._of_view = Follower(self), Follower(self)
+        self._build_choices()
+        self._build_run()
+        self._build_shown()
+        self._build_rounds()
+        self._always.follow(self.session.current_changed, self._on_current)
+        self._on_current(self.session.current)
+
+    @property
+    def control(self) -> DistilControl | None:
+        """The distillation of the current slide."""
+        return None if self.view is None else self.view.distil
+
+    # Building
+
+    def _build_choices(self) -> None:
+        section = self.section("Learn")
+        self.reason, self.advice = Banner(INFO), Banner(WARN)
+        section.addWidget(self.reason)
+        section.addWidget(self.advice)
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        self.label = QComboBox()
+        self.label.setToolTip("What is known of the slide as a whole; kept in the study")
+        for text, value in LABELS.items():
+            self.label.addItem(text, value)
+        self.label.activated.connect(lambda: self._do(lambda control: control.set_label(self.label.currentData())))
+        self.scope = QComboBox()
+        self.scope.setToolTip("Where the model learns; the prediction is refreshed for the whole of this slide")
+        for scope in Scope:
+            self.scope.addItem(scope.value, scope)
+        self.rounds = QSpinBox()
+        self.rounds.setRange(1, 50)
+        self.rounds.setToolTip("Rounds to do now; corrections that you make meanwhile go into the next one")
+        form.addRow("This slide", self.label)
+        form.addRow("Learn from", self.scope)
+        form.addRow("Rounds", self.rounds)
+        section.addLayout(form)
+        self.more = QCollapsible("More settings")
+        inner = QFormLayout()
+        self.epochs, self.tiles = QSpinBox(), QSpinBox()
+        self.epochs.setRange(1, 100)
+        self.epochs.setToolTip("Passes over the training tiles in a round")
+        self.tiles.setRange(20, 5000)
+        self.tiles.setSingleStep(50)
+        self.tiles.setToolTip("At most this many tiles are learnt from in a round; those with corrections come first")
+        self.weight = QDoubleSpinBox()
+        self.weight.setRange(1, 15)
+        self.weight.setToolTip("How much a corrected pixel counts beside one that the model labelled itself")
+        self.recipe = QComboBox()
+        self.recipe.addItems(list(RECIPES))
+        self.recipe.setToolTip("default: the best found; paper: as He, Li and Zemp (2024) did it, slow on a CPU")
+        self.devices = QComboBox()
+        for name, device in DEVICES.items():
+            self.devices.addItem(name, device)
+        for name, widget in (
+            ("Epochs", self.epochs),
+            ("Tiles", self.tiles),
+            ("Weight of corrections", self.weight),
+            ("Recipe", self.recipe),
+            ("Compute on", self.devices),
+        ):
+            inner.addRow(name, widget)
+        self.more.layout().addLayout(inner)
+        section.addWidget(self.more)
+
+    def _build_run(self) -> None:
+        section = self.section("Rounds")
+        self.start_button, self.pause_button, self.stop_button = (
+            QPushButton(text) for text in ("Start", "Pause", "Stop")
+        )
+        self.start_button.setToolTip("Learn in the background; you can go on painting")
+        self.stop_button.setToolTip("End now: the round that is under way changes nothing")
+        self.start_button.clicked.connect(self._start)
+        self.pause_button.clicked.connect(lambda: self._do(lambda control: control.pause()))
+        self.stop_button.clicked.connect(lambda: self._do(lambda control: control.stop()))
+        section.addLayout(row(self.start_button, self.pause_button, self.stop_button))
+        self.bar = QProgressBar()
+        self.status = WrappedLabel("")
+        section.addWidget(self.bar)
+        section.addWidget(self.status)
+        self.curves = Curves()
+        section.addWidget(self.curves)
+
+    def _build_shown(self) -> None:
+        section = self.section("Shown")
+        self.title = WrappedLabel("")
+        section.addWidget(self.title)
+        self.show_prediction = QCheckBox("Prediction")
+        self.show_prediction.setIcon(swatch(PREDICTION_COLOUR))
+        self.show_prediction.toggled.connect(self._show_prediction)
+        self.show_difference = QCheckBox("Difference from the mask")
+        self.show_difference.setToolTip("Where the prediction and the tumour mask that you correct disagree")
+        self.show_difference.toggled.connect(self._show_difference)
+        section.addLayout(row(self.show_prediction, self.show_difference))
+        added, removed = QLabel("new tumour"), QLabel("no longer tumour")
+        for label, colour in ((added, ADDED_COLOUR), (removed, REMOVED_COLOUR)):
+            rgb = ", ".join(str(round(255 * c)) for c in colour[:3])
+            label.setText(f'<span style="color: rgb({rgb})">■</span> {label.text()}')
+        self.legend = (added, removed)
+        section.addLayout(row(added, removed))
+
+    def _build_rounds(self) -> None:
+        section = self.section("History")
+        self.table = QTableWidget(0, len(COLUMNS))
+        self.table.setHorizontalHeaderLabels(COLUMNS)
+        self.table.verticalHeader().hide()
+        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setMinimumHeight(120)
+        self.table.itemSelectionChanged.connect(self._show_buttons)
+        section.addWidget(self.table)
+        self.pin_button, self.follow_button, self.take_button = (
+            QPushButton(text) for text in ("Look at it", "Follow again", "Go on from it")
+        )
+        self.pin_button.setToolTip("Show the chosen round, whatever comes")
+        self.follow_button.setToolTip("Show the best round again or, where nothing tells which is best, the latest")
+        self.take_button.setToolTip("Make the chosen round the best model: it teaches the next round")
+        self.pin_button.clicked.connect(self._pin)
+        self.follow_button.clicked.connect(lambda: self._do(lambda control: control.pin(None)))
+        self.take_button.clicked.connect(self._take)
+        section.addLayout(row(self.pin_button, self.follow_button, self.take_button))
+
+    # What the user does
+
+    def _do(self, action: Callable[[DistilControl], None]) -> None:
+        if self.control is not None:
+            action(self.control)
+
+    def _start(self) -> None:
+        control = self.control
+        if control is None:
+            return
+        chosen = control.settings
+        chosen.rounds, chosen.epochs = self.rounds.value(), self.epochs.value()
+        chosen.scope, chosen.most_tiles = self.scope.currentData(), self.tiles.value()
+        chosen.correction_weight, chosen.recipe = self.weight.value(), self.recipe.currentText()
+        chosen.device = self.devices.currentData()
+        control.start()
+
+    def _chosen_round(self) -> int | None:
+        rows = self.table.selectionModel().selectedRows()
+        return rows[0].row() + 1 if rows else None
+
+    def _pin(self) -> None:
+        number = self._chosen_round()
+        if self.control is not None and number is not None:
+            self.control.pin(number)
+
+    def _take(self) -> None:
+        number = self._chosen_round()
+        if self.control is not None and number is not None:
+            self.control.take(number)
+
+    def _show_prediction(self, on: bool) -> None:
+        layer = None if self.view is None else self.view.layer(Role.PREDICTION)
+        if layer is not None:
+            layer.visible = on
+
+    def _show_difference(self, on: bool) -> None:
+        if self.control is not None and self.control.prediction is not None:
+            self.control.prediction.show_difference(on)
+        self._show()
+
+    # What is shown
+
+    def _on_current(self, view: OpenSlideView | None) -> None:
+        self._of_view.unfollow()
+        self.view = view
+        control = self.control
+        if control is not None:
+            self._of_view.follow(control.changed, self._show)
+            chosen = control.settings
+            self.rounds.setValue(chosen.rounds)
+            self.epochs.setValue(chosen.epochs)
+            self.tiles.setValue(chosen.most_tiles)
+            self.weight.setValue(chosen.correction_weight)
+        self._show()
+
+    def _show(self) -> None:
+        control = self.control
+        state = None if control is None else control.state
+        busy = state is not None and state.busy
+        reason = "Open a slide first." if control is None else control.reason
+        self.reason.say("" if busy else reason)
+        self.advice.say("" if control is None or reason or busy else control.advice)
+        for widget in (self.label, self.scope, self.rounds, self.more):
+            widget.setEnabled(not busy and not reason)
+        self.start_button.setEnabled(not busy and not reason)
+        self.start_button.setText("Go on" if control is not None and control.history.rounds else "Start")
+        self.pause_button.setEnabled(busy and state is not DistilState.STOPPING)
+        self.pause_button.setText("Go on" if state is DistilState.PAUSED else "Pause")
+        self.stop_button.setEnabled(busy and state is not DistilState.STOPPING)
+        self.bar.setVisible(busy)
+        if control is None or state is None:
+            self.status.setText("")
+            self.title.setText("")
+            self._show_rounds(())
+            return
+        self.label.setCurrentIndex(self.label.findData(control.history.label))
+        progress = control.progress
+        self.bar.setRange(0, 0 if progress is None else progress.total)
+        self.bar.setValue(0 if progress is None else progress.done)
+        parts = [state.value]
+        if progress is not None and busy:
+            parts += [text for text in (progress.message, time_left(progress.eta)) if text]
+        self.status.setText(" · ".join(parts) if busy else "")
+        self.curves.show_epochs(control.epochs)
+        self.title.setText(control.title_of(control.shown) if control.history.rounds else "No round has been done yet.")
+        self._show_layers(control)
+        self._show_rounds(control.history.rounds, control.history.best)
+
+    def _show_layers(self, control: DistilControl) -> None:
+        layer = None if self.view is None else self.view.layer(Role.PREDICTION)
+        difference = None if control.prediction is None else control.prediction.difference
+        for box, on, there in (
+            (self.show_prediction, layer is not None and layer.visible, layer is not None),
+            (self.show_difference, difference is not None, layer is not None),
+        ):
+            box.blockSignals(True)
+            box.setChecked(on)
+            box.setEnabled(there)
+            box.blockSignals(False)
+        for label in self.legend:
+            label.setVisible(difference is not None)
+
+    def _show_rounds(self, rounds: tuple[Round, ...], best: int = 0) -> None:
+        if self.table.rowCount() != len(rounds):
+            self.table.setRowCount(len(rounds))
+        for i, done in enumerate(rounds):
+            name = f"{done.number} (best)" if done.number == best else str(done.number)
+            texts = (name, done.outcome, _score(done.score), _score(done.best_before))
+            for column, text in enumerate(texts):
+                item = self.table.item(i, column)
+                if item is None:
+                    item = QTableWidgetItem()
+                    item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+                    self.table.setItem(i, column, item)
+                item.setText(text)
+        self._show_buttons()
+
+    def _show_buttons(self) -> None:
+        control = self.control
+        chosen = control is not None and self._chosen_round() is not None
+        self.pin_button.setEnabled(chosen)
+        self.take_button.setEnabled(chosen and control is not None and not control.state.busy)
+        self.follow_button.setEnabled(control is not None and control.pinned is not None)
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
