@@ -124,6 +124,16 @@ def test_prepared_changes_are_one_step_and_take_along_what_is_painted_meanwhile(
     assert (mask.data == 1).all()
 
 
+def test_prepared_changes_to_what_has_changed_since_can_be_undone_all_the_same(mask):
+    paint(mask, window_of(0, 0, 50, 100), 3)
+    none, tumour = np.full((100, 100), 255, np.uint8), np.full((100, 100), 1, np.uint8)
+    list(mask.applying([Patch.between(0, 0, none, tumour)], "grow", 1))
+    assert (mask.data[:100, :100] == 1).all()
+    mask.undo()
+    assert (mask.data[:50, :100] == 3).all()
+    assert (mask.data[50:, :] == 2).all()
+
+
 def test_zero_takes_a_correction_away_where_it_is_an_eraser():
     mask = EditableMask(np.full((600, 700), 2, np.uint8), zero_erases=True)
     paint(mask, BOX, 1)

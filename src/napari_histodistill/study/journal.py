@@ -294,7 +294,7 @@ class Journal:
         """
         data = b"".join(_record(entry) for entry in entries)
         try:
-            with self.path.open("r+b") as file:
+            with self.path.open("r+b", buffering=0) as file:
                 file.truncate(end)
                 file.seek(end)
                 try:

@@ -13,8 +13,8 @@ from napari_histodistill.study.journal import describe
 from napari_histodistill.viewer.display import show_window
 from napari_histodistill.viewer.editing import clip_window
 from napari_histodistill.viewer.geometry import camera_of, visible_window
-from napari_histodistill.viewer.layers import Role, add_layer, corrections_layer
-from napari_histodistill.viewer.preview import show_proposal
+from napari_histodistill.viewer.layers import Role, add_layer, corrections_layer, preview_layer
+from napari_histodistill.viewer.masking import overlap
 from napari_histodistill.viewer.shaping import Proposal, Shaping, ShapingRequest, propose
 from napari_histodistill.viewer.work import Latest, tell
 
@@ -95,6 +95,7 @@ class CorrectControl:
         self.proposal: Proposal | None = None
         self._result: ResultView | None = None
         self._layer: Labels | None = None
+        self._proposed: Window | None = None
         self._setting = False
         self._proposing = Latest(view.runner)
         view.teacher.changed.connect(self._on_teacher)
@@ -254,6 +255,7 @@ class CorrectControl:
             seen,
             result.entry.grid.pixel_size_um,
         )
+        self._proposed = seen
         self._proposing.start(
             ThreadJob(propose, request), progress=self._on_progress, done=self._on_proposed, failed=self._on_failed
         )
@@ -271,7 +273,7 @@ class CorrectControl:
     def discard(self) -> None:
         """Drop the preview, or stop making one."""
         self._proposing.cancel()
-        self.progress = self.proposal = None
+        self.progress = self.proposal = self._proposed = None
         layer = self._view.layer(Role.PREVIEW)
         if layer is not None:
             self._view.viewer.layers.remove(layer)
@@ -284,11 +286,14 @@ class CorrectControl:
     def _on_proposed(self, proposal: Proposal) -> None:
         self.progress, self.proposal = None, proposal
         if proposal.pixels:
-            show_proposal(self._view, proposal)
+            data = preview_layer(
+                self._view.slide, self._view.frame, proposal.picture, proposal.request.data.shape, proposal.corner
+            )
+            add_layer(self._view.viewer, data).editable = False
         self.changed.emit()
 
     def _on_failed(self, error: Exception) -> None:
-        self.progress = None
+        self.progress = self._proposed = None
         tell(error)
         self.changed.emit()
 
@@ -317,7 +322,7 @@ class CorrectControl:
         self.changed.emit()
 
     def _on_mask_changed(self, window: Window) -> None:
-        if self.proposal is not None or self._proposing.busy:
+        if self._proposed is not None and overlap(window, self._proposed):
             self.discard()  # it is of a mask that is no more
         layer: Any = self._view.layer(Role.CORRECTIONS)
         if layer is not None:
@@ -376,8 +381,6 @@ class CorrectControl:
     def close(self) -> None:
         """Stop all work."""
         self._proposing.cancel()
-        camera_of(self._view.viewer).events.zoom.disconnect(self._on_zoom)
-        self._view.viewer.layers.selection.events.active.disconnect(self._on_active)
 
 
 def _last(steps: list[Entry]) -> str:

@@ -75,6 +75,10 @@ class _OpenStep:
             if key not in self._before:
                 self._before[key] = hand[_tile_window(key)].copy()
 
+    def take(self, patch: Patch) -> None:
+        """Add what is packed already and about to be written."""
+        self._patches.append(patch)
+
     def seal(self, hand: Mask) -> tuple[Patch, ...]:
         """Pack what has changed since; returns all patches of the step."""
         for (row, column), before in self._before.items():
@@ -286,12 +290,17 @@ class EditableMask:
         self.commit()
         self._held = True
         for patch in patches:
-            changed, _, values = patch.unpack()
+            changed, before, values = patch.unpack()
             window = window_of(patch.y, patch.x, patch.height, patch.width)
             hand = self.hand[window].copy()
+            as_proposed = np.array_equal(hand[changed] - ONE, before)
             hand[changed] = values + ONE
-            self._set_hand(window, hand)
-            self._open.seal(self.hand)
+            if as_proposed:  # packing it anew would take most of the time
+                self._open.take(patch)
+                self._write_hand(window, hand)
+            else:
+                self._set_hand(window, hand)
+                self._open.seal(self.hand)
             yield window
         self._open.tool, self._open.values = tool, set() if value is None else {value}
         self._held = False

@@ -86,7 +86,7 @@ def corrections_layer(slide: Slide, frame: Frame, hand: NDArray[Any]) -> tuple[A
 
 
 def preview_layer(
-    slide: Slide, frame: Frame, preview: NDArray[Any], shape: tuple[int, int], corner: tuple[int, int]
+    slide: Slide, frame: Frame, preview: NDArray[Any], shape: Sequence[int], corner: tuple[int, int]
 ) -> tuple[Any, dict[str, Any], str]:
     """Layer data of proposed changes, as in `corrections_layer`: part of a mask of ``shape``, from ``corner`` on."""
     settings = _settings(slide, frame, Role.PREVIEW, shape)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from napari_histodistill.viewer.editing import Window
     from napari_histodistill.viewer.work import Runner
 
-SLICE_S: Final = 0.015
-"""How long a piece may take: a frame."""
+SLICE_S: Final = 0.03
+"""How long a piece may take, two frames: the canvas is drawn between pieces, which takes longer."""
 
 
 class Pacer:

@@ -192,8 +192,8 @@ class Painting:
         if not self._told:
             self._told = True
             show_info(
-                "Not painted: outside tissue. To paint there, find tissue anew, or choose in the Correct widget to paint "
-                "outside tissue all the same."
+                "Not painted: outside tissue. To paint there, find tissue anew, or choose in the Correct widget to "
+                "paint outside tissue all the same."
             )
 
     def _on_redrawn(self, _event: Any = None) -> None:

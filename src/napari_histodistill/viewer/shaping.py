@@ -92,17 +92,23 @@ class Proposal:
     ----------
     request : ShapingRequest
     patches : tuple of Patch
-        Their values before are of no account; those after are what corrections become, 255 for none.
+        From what corrections are to what they become, 255 for none.
     pixels : int
         How many mask pixels change.
     regions : int or None
         How many holes or islands; None where there is no such thing.
+    corner : (int, int)
+        Where the smallest window around all changes begins, (y, x).
+    picture : uint8 (h, w)
+        That window: 0 where nothing changes, else what the correction becomes plus one; 1 where it goes.
     """
 
     request: ShapingRequest
     patches: tuple[Patch, ...]
     pixels: int
     regions: int | None
+    corner: tuple[int, int]
+    picture: Mask
 
     @property
     def area_mm2(self) -> float:
@@ -129,7 +135,22 @@ def propose(request: ShapingRequest, control: JobControl) -> Proposal:
             after = np.where(chosen, value, now).astype(np.uint8)
             pixels += int(np.count_nonzero(after != now))
             patches += _tiles(window, now, after)
-    return Proposal(request, tuple(patches), pixels, regions)
+    return Proposal(request, tuple(patches), pixels, regions, *_picture(patches))
+
+
+def _picture(patches: list[Patch]) -> tuple[tuple[int, int], Mask]:
+    """Corner and picture of a `Proposal`."""
+    if not patches:
+        return (0, 0), np.zeros((0, 0), np.uint8)
+    top, left = min(patch.y for patch in patches), min(patch.x for patch in patches)
+    bottom = max(patch.y + patch.height for patch in patches)
+    right = max(patch.x + patch.width for patch in patches)
+    picture = np.zeros((bottom - top, right - left), np.uint8)
+    for patch in patches:
+        changed, _, after = patch.unpack()
+        y, x = patch.y - top, patch.x - left
+        picture[y : y + patch.height, x : x + patch.width][changed] = np.maximum(after + ONE, ONE)
+    return (top, left), picture
 
 
 Block = tuple["Window", "NDArray[np.bool_]", "int | Mask"]
