@@ -81,16 +81,12 @@ def test_without_a_slide_and_without_a_result_the_dock_says_why_and_the_teacher_
     session_of(window.viewer).current.teacher.choose_study(made[1])
     window.wait(lambda: not dock.reason.message)
     assert all(widget.isEnabled() for widget in dock._controls)
-    window.viewer.window.remove_dock_widget(dock)
     teacher = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Teacher")[1]
-    window.settle()
-    assert teacher.correct_button.isEnabled()
+    window.settle(0.3)
+    assert dock.visibleRegion().isEmpty()  # behind the Teacher's tab
     teacher.correct_button.click()
-    window.settle()
-    from napari_histodistill.widgets.correct import CorrectWidget
-
-    main = window.viewer.window._qt_window
-    assert any(widget.isVisible() for widget in main.findChildren(CorrectWidget))
+    window.settle(0.3)
+    assert not dock.visibleRegion().isEmpty()
 
 
 def test_brush_eraser_confirmation_and_undo_across_reopening(window, dock, view, made):

@@ -148,7 +148,7 @@ class TeacherWidget(Panel):
     def _build_corrections(self) -> None:
         self.correct_button = QPushButton("Correct the mask…")
         self.correct_button.setToolTip("Opens the Correct widget: brush, lasso, undo, outlines")
-        self.correct_button.clicked.connect(lambda: self._window.add_plugin_dock_widget(PLUGIN, "Correct"))
+        self.correct_button.clicked.connect(self._open_correct)
         self.column.addWidget(self.correct_button)
 
     # What the user does
@@ -204,6 +204,11 @@ class TeacherWidget(Panel):
         layer = self.view.layer(role)
         if layer is not None:
             layer.visible = on
+
+    def _open_correct(self) -> None:
+        dock, _ = self._window.add_plugin_dock_widget(PLUGIN, "Correct")
+        dock.show()
+        dock.raise_()  # one that is open already may lie behind another tab
 
     # What is shown
 
