@@ -171,6 +171,48 @@ def test_a_damaged_array_is_made_again_from_the_journal(entry):
     np.testing.assert_array_equal(array, after(6, entry.grid.shape))
 
 
+def test_an_array_without_its_head_is_made_again_when_more_is_added(entry, often):
+    paint(entry, 3)
+    (entry.folder / "corrections.ome.zarr" / "zarr.json").write_text("{")
+    np.testing.assert_array_equal(whole(entry), after(3, entry.grid.shape))
+    paint(entry, 6, 3)
+    np.testing.assert_array_equal(whole(entry), after(6, entry.grid.shape))
+    entry.all_corrections().compact()
+    array = Pyramid(entry.folder / "corrections.ome.zarr").levels[0][:]
+    np.testing.assert_array_equal(array, after(6, entry.grid.shape))
+
+
+def test_a_stroke_in_the_journal_is_safe_though_the_array_cannot_be_written(entry, often, monkeypatch):
+    def full(self, y, x, block):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Pyramid, "write", full)
+    paint(entry, 5)
+    np.testing.assert_array_equal(whole(entry), after(5, entry.grid.shape))
+    with pytest.raises(StudyError, match="No correction is lost"):
+        entry.all_corrections().compact()
+    monkeypatch.undo()
+    entry.all_corrections().compact()
+    assert [e.sequence for e in entry.all_corrections().entries().entries] == [1, 2, 3, 4, 5]
+
+
+def test_of_a_damaged_array_of_an_older_study_the_sound_tiles_are_kept(entry):
+    array = Pyramid.create(
+        entry.folder / "corrections.ome.zarr", entry.grid, "labels", name="corrections", fill=255, multiscale=False
+    )
+    array.write(0, 0, np.full((600, 700), TUMOUR, np.uint8))
+    chunk = entry.folder / "corrections.ome.zarr" / "0" / "c" / "1" / "1"
+    chunk.write_bytes(chunk.read_bytes()[:7])
+    expected = np.full(entry.grid.shape, NO_CORRECTION, np.uint8)
+    expected[:600, :700] = TUMOUR
+    expected[256:512, 256:512] = NO_CORRECTION
+    np.testing.assert_array_equal(whole(entry), expected)
+    assert "1 damaged tile" in entry.all_corrections().problems()[0]
+    entry.save_corrections_region(900, 0, np.full((5, 5), IGNORE, np.uint8))
+    expected[900:905, :5] = IGNORE
+    np.testing.assert_array_equal(whole(entry), expected)
+
+
 def test_a_damaged_or_forged_mark_is_not_believed(entry):
     paint(entry, 6)
     entry.all_corrections().compact()

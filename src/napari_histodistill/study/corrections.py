@@ -7,6 +7,7 @@ array. A crash in between applies some strokes to the array again, which changes
 
 from __future__ import annotations
 
+import logging
 import zlib
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from napari_histodistill.slide.grid import WorkingGrid
 
     UInt8 = npt.NDArray[np.uint8]
+
+logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "histodistill-corrections", 1
 PENDING_LIMIT: Final = 64
@@ -120,8 +123,10 @@ class Corrections:
         """A window as uint8 (height, width); it must lie inside the grid."""
         pending = self._scan_pending().entries
         window = self._array_window(y, x, height, width)
-        if window is None:  # damaged: the journal has it all
+        if window is None and self._journal.exists:  # damaged: the journal has it all
             window, pending = _nothing(height, width), self.entries().entries
+        elif window is None:
+            window = self._salvage(y, x, height, width)
         for entry in pending:
             _lay_entry(window, (y, x), entry)
         return window
@@ -133,6 +138,15 @@ class Corrections:
             return _nothing(height, width) if array is None else array.read(y, x, height, width)
         except _UNREADABLE:
             return None
+
+    def _salvage(self, y: int, x: int, height: int, width: int) -> UInt8:
+        """What can be read, tile by tile, of a damaged array that has no journal."""
+        window = _nothing(height, width)
+        for top, left, tall, wide in _tiles_in(y, x, height, width):
+            tile = self._array_window(top, left, tall, wide)
+            if tile is not None:
+                window[top - y : top - y + tall, left - x : left - x + wide] = tile
+        return window
 
     def entries(self) -> Scan:
         """The whole journal."""
@@ -171,6 +185,10 @@ class Corrections:
             )
         if scan.torn:
             said.append(f"The last correction on {self._name} was cut short while it was written, and is lost.")
+        if self.exist and not self._journal.exists:
+            lost = sum(self._array_window(*tile) is None for tile in _tiles_in(0, 0, *self.shape))
+            if lost:
+                said.append(f"{lost} damaged tile(s) of {self._array_folder} were passed over: restore it from a copy.")
         return said
 
     # Writing
@@ -207,7 +225,10 @@ class Corrections:
             written = numbered(entries, last)
             end = self._journal.append(written, scan.end)
             if len(scan.entries) + len(written) > PENDING_LIMIT or end - mark.end > PENDING_BYTES:
-                self._compact([*scan.entries, *written], end)
+                try:
+                    self._compact([*scan.entries, *written], end)
+                except StudyError:  # the strokes are safe; the next ones try again
+                    logger.exception("corrections stay in the journal for now")
         return written, foreign
 
     def set_window(self, y: int, x: int, values: UInt8, *, tool: str, context: str = "") -> None:
@@ -240,7 +261,7 @@ class Corrections:
                 self._compact(scan.entries, scan.end)
 
     def rebuild(self) -> None:
-        """Make the array anew from the whole journal, whatever it holds."""
+        """Make the array anew from the whole journal; what only the array still held of damaged entries is gone."""
         if not self._journal.exists:
             return
         with self._writing():
@@ -255,7 +276,11 @@ class Corrections:
             for patch in entry.in_order():
                 tiles.setdefault((patch.y // TILE * TILE, patch.x // TILE * TILE), []).append((entry, patch))
         try:
-            array = self._array() or self._new_array()
+            array = self._sound_array()
+            if array is None:
+                self._new_array()
+                self._compact(self._journal.scan().entries, end)
+                return
             for (y, x), changes in tiles.items():
                 self._write_tile(array, y, x, changes)
         except OSError as error:
@@ -297,14 +322,26 @@ class Corrections:
 
     def _begin_journal(self) -> None:
         """Start the journal with what an older version left in the array."""
-        array = self._array()
-        patches = [] if array is None else _patches_of(array)
+        patches = []
+        if self._sound_array() is not None:
+            for y, x, height, width in _tiles_in(0, 0, *self.shape):
+                tile = self._array_window(y, x, height, width)
+                if tile is not None:
+                    patches.append(Patch.between(y, x, _nothing(height, width), tile))
         self._mark_path.unlink(missing_ok=True)
-        base = Entry("an earlier version", tuple(patches), kind="base", sequence=1)
-        self._journal.create([base] if patches else [])
+        kept = tuple(patch for patch in patches if patch is not None)
+        base = Entry("an earlier version", kept, kind="base", sequence=1)
+        self._journal.create([base] if kept else [])
 
     def _array(self) -> Pyramid | None:
         return Pyramid(self._array_folder, "r+") if (self._array_folder / "zarr.json").exists() else None
+
+    def _sound_array(self) -> Pyramid | None:
+        """The array, None if there is none or its head is damaged."""
+        try:
+            return self._array()
+        except StudyError:
+            return None
 
     def _new_array(self) -> Pyramid:
         self._mark_path.unlink(missing_ok=True)
@@ -382,13 +419,9 @@ def _lay(
     np.copyto(target, full[of_patch], where=changed[of_patch])
 
 
-def _patches_of(array: Pyramid) -> list[Patch]:
-    found = []
-    for y in range(0, array.shape[0], TILE):
-        row = array.read(y, 0, min(TILE, array.shape[0] - y), array.shape[1])
-        for x in range(0, array.shape[1], TILE):
-            tile = row[:, x : x + TILE]
-            patch = Patch.between(y, x, np.full_like(tile, NO_CORRECTION), tile)
-            if patch is not None:
-                found.append(patch)
-    return found
+def _tiles_in(y: int, x: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+    """A window cut along multiples of `TILE`: (y, x, height, width) of each piece."""
+    for top in range(y - y % TILE, y + height, TILE):
+        for left in range(x - x % TILE, x + width, TILE):
+            first, second = max(top, y), max(left, x)
+            yield first, second, min(top + TILE, y + height) - first, min(left + TILE, x + width) - second
