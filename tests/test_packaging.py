@@ -20,6 +20,9 @@ print(manifest.display_name, len(manifest.contributions.widgets or ()), napari_h
 """
 
 
+WIDGETS = (ROOT / "napari.yaml").read_text().split("  widgets:")[1].split("  sample_data:")[0].count("- command:")
+
+
 def run(*args: str, **env: str) -> str:
     done = subprocess.run(args, capture_output=True, text=True, check=False, env={**os.environ, **env}, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -48,14 +51,14 @@ def test_top_level_manifest_is_the_packages_own():
 
 
 def test_checkout_is_found_by_npe2():
-    assert run(sys.executable, "-c", ASK_NPE2).startswith("HistoDistill 2")
+    assert run(sys.executable, "-c", ASK_NPE2).startswith(f"HistoDistill {WIDGETS} ")
 
 
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
 def test_built_distribution_is_found_by_npe2(built, tmp_path, kind):
     pip_install(next(built.glob(kind)), tmp_path)
     out = run(sys.executable, "-c", ASK_NPE2, PYTHONPATH=str(tmp_path))
-    assert out.startswith("HistoDistill 2")
+    assert out.startswith(f"HistoDistill {WIDGETS} ")
     assert str(tmp_path) in out
 
 

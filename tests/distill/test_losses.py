@@ -14,11 +14,12 @@ from napari_histodistill.distill.losses import (
     student_loss,
     weighted_cross_entropy,
 )
-from napari_histodistill.distill.recipe import RECIPES, DistillRecipe
+from napari_histodistill.distill.recipe import RECIPES
 from napari_histodistill.mil.augment import Batch
 from napari_histodistill.mil.losses import dice_dissimilarity, gm_loss
 from napari_histodistill.nets.network import Maps
 
+PAPER = RECIPES["paper"]
 ONE = torch.ones(1, 1, 2)  # a bag of one row of two pixels
 
 
@@ -137,18 +138,18 @@ def student(*rows: tuple[float, float]) -> Maps:
 
 def test_the_terms_are_means_over_images_and_the_cross_entropy_weighs_lambda():
     maps, batch = student((0.9, 0.2), (0.3, 0.1)), batch_of([[0.8, 0.1], [0.0, 0.0]], [1, 0])
-    terms = student_loss(DistillRecipe(), gm_loss)(maps, batch)
+    terms = student_loss(PAPER, gm_loss)(maps, batch)
     kd = (2 * dice([0.9, 0.2], [0.8, 0.1]) + 2 * dice([0.7, 0.9], [1, 1])) / 2
     assert terms["kd"].item() == pytest.approx(kd, abs=1e-6)
     first = weighted_cross_entropy(maps.fused[:1], torch.tensor([[[1.0, 0.0]]]), torch.ones(1, 1, 2)).item()
     second = -(math.log(0.7) + math.log(0.9)) / 2
     assert terms["wce"].item() == pytest.approx(2.0 * (first + second) / 2, abs=1e-6)
-    assert set(student_loss(replace(DistillRecipe(), wce=0.0), gm_loss)(maps, batch)) == {"kd"}
+    assert set(student_loss(replace(PAPER, wce=0.0), gm_loss)(maps, batch)) == {"kd"}
 
 
 def test_an_empty_map_in_a_positive_bag_teaches_nothing_and_the_bag_loss_steps_in():
     maps, batch = student((0.3, 0.2)), batch_of([[0.2, 0.1]], [1])
-    terms = student_loss(RECIPES["paper"], gm_loss)(maps, batch)
+    terms = student_loss(PAPER, gm_loss)(maps, batch)
     expected = gm_loss(maps.all(), torch.ones(1), torch.ones(1, 1, 2)).item()
     assert terms["kd"].item() == pytest.approx(expected, abs=1e-6)
     assert terms["wce"].item() == 0
@@ -159,7 +160,7 @@ def test_a_corrected_pixel_wins_over_a_pseudo_target():
     fused = torch.full((1, 1, 2), 0.5, requires_grad=True)
     maps = Maps(fused[:, None], fused)
     batch = batch_of([[1.0, 0.0]], [1], weights=[[1.0, 5.0]])
-    terms = student_loss(DistillRecipe(), gm_loss)(maps, batch)
+    terms = student_loss(PAPER, gm_loss)(maps, batch)
     sum(terms.values()).backward()
     pseudo, corrected = fused.grad.flatten().tolist()
     assert pseudo < 0 < corrected
@@ -176,7 +177,7 @@ def test_a_positive_bag_can_be_compared_by_its_background_too():
 def test_the_cross_entropy_can_be_asked_of_every_side_output():
     maps, batch = student((0.9, 0.2)), batch_of([[1.0, 1.0]], [1])
     fusion, every = (
-        student_loss(replace(DistillRecipe(), trust=False, wce_sides=sides), gm_loss)(maps, batch)["wce"].item()
+        student_loss(replace(PAPER, trust=False, wce_sides=sides), gm_loss)(maps, batch)["wce"].item()
         for sides in (False, True)
     )
     assert every == pytest.approx(2 * fusion)

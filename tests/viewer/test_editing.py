@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_histodistill.study import Patch
 from napari_histodistill.viewer.editing import EditableMask, bounding_window, clip_window, window_of
 
 BOX = window_of(10, 20, 30, 40)
@@ -107,13 +108,85 @@ def test_a_footprint_that_reaches_over_the_edge_is_cut_in_place(mask):
     assert mask.edited_pixels() == 1
 
 
-def test_clear_forgets_the_corrections_of_a_window_and_can_be_undone(mask):
+def test_prepared_changes_are_one_step_and_take_along_what_is_painted_meanwhile(mask):
     paint(mask, window_of(0, 0, 600, 700), 1)
-    mask.clear(window_of(0, 0, 100, 100))
+    none, tumour = np.full((100, 100), 255, np.uint8), np.full((100, 100), 1, np.uint8)
+    patches = [Patch.between(y, 0, tumour, none) for y in (0, 256)]
+    applying = mask.applying(patches, "forget", 255)
+    assert next(applying) == window_of(0, 0, 100, 100)
+    paint(mask, window_of(0, 300, 10, 10), 3)
+    assert mask.undo() is None
+    assert list(applying) == [window_of(256, 0, 100, 100)]
     assert (mask.data[:100, :100] == 2).all()
-    assert (mask.data[100:] == 1).all()
+    assert np.count_nonzero(mask.data == 1) == 600 * 700 - 2 * 100 * 100 - 100
+    assert [step.tool for step in mask.undo_steps] == ["brush", "forget"]
     mask.undo()
     assert (mask.data == 1).all()
+
+
+def test_prepared_changes_to_what_has_changed_since_can_be_undone_all_the_same(mask):
+    paint(mask, window_of(0, 0, 50, 100), 3)
+    none, tumour = np.full((100, 100), 255, np.uint8), np.full((100, 100), 1, np.uint8)
+    list(mask.applying([Patch.between(0, 0, none, tumour)], "grow", 1))
+    assert (mask.data[:100, :100] == 1).all()
+    mask.undo()
+    assert (mask.data[:50, :100] == 3).all()
+    assert (mask.data[50:, :] == 2).all()
+
+
+def test_zero_takes_a_correction_away_where_it_is_an_eraser():
+    mask = EditableMask(np.full((600, 700), 2, np.uint8), zero_erases=True)
+    paint(mask, BOX, 1)
+    paint(mask, window_of(10, 20, 10, 40), 0)
+    assert (mask.data[10:20, 20:60] == 2).all()
+    assert mask.edited_pixels() == 20 * 40
+    mask.undo()
+    assert (mask.data[BOX] == 1).all()
+
+
+def test_what_is_not_allowed_is_put_back_and_reported(mask):
+    refusals = []
+    mask.refused.connect(lambda: refusals.append(1))
+    mask.allowed = lambda window: np.arange(window[1].start, window[1].stop)[None] >= 30
+    paint(mask, BOX, 1)
+    assert mask.edited_pixels() == 30 * 30
+    assert (mask.data[:, :30] == 2).all()
+    mask.paint(BOX, FULL, 3, "polygon")
+    mask.commit()
+    assert (mask.data[10:40, 30:60] == 3).all()
+    assert (mask.data[:, :30] == 2).all()
+    assert len(refusals) == 2
+    paint(mask, window_of(0, 0, 5, 5), 1)
+    assert len(mask.undo_steps) == 2
+
+
+def test_steps_say_what_they_were_made_with(mask):
+    steps = []
+    mask.stepped.connect(steps.append)
+    mask.context = "run 0001"
+    paint(mask, BOX, 1)
+    mask.paint(BOX, FULL, 3, "polygon")
+    mask.commit()
+    mask.undo()
+    assert [(s.kind, s.tool, s.value, s.context) for s in steps] == [
+        ("set", "brush", 1, "run 0001"),
+        ("set", "polygon", 3, "run 0001"),
+        ("undo", "polygon", 3, "run 0001"),
+    ]
+    assert steps[2].refers == steps[1].identity
+
+
+def test_undo_goes_on_in_a_later_session(mask):
+    paint(mask, window_of(0, 0, 300, 300), 1)
+    paint(mask, window_of(100, 100, 300, 300), 3)
+    paint(mask, window_of(0, 0, 50, 50), 3)
+    mask.undo()
+    again = EditableMask(mask.computed, mask.hand.copy(), undo=mask.undo_steps, redo=mask.redo_steps)
+    again.redo()
+    assert (again.data[:50, :50] == 3).all()
+    while again.undo() is not None:
+        pass
+    assert (again.data == 2).all()
 
 
 def test_corrections_of_an_earlier_session_are_laid_over(mask):

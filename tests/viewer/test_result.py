@@ -8,6 +8,7 @@ import pytest
 from napari_histodistill.slide import open_slide
 from napari_histodistill.study import RunState, Study
 from napari_histodistill.viewer.layers import Role, add_layer, slide_layer
+from napari_histodistill.viewer.saving import read_corrections
 from napari_histodistill.viewer.teacher import TeacherState
 from napari_histodistill.widgets.session import session_of
 
@@ -171,7 +172,7 @@ def test_blocks_appear_as_they_land(window, opened, study):
     for role in (Role.PSEUDO_MASK, Role.PROBABILITY):
         window.viewer.layers.remove(opened.layer(role))
     view = ResultView(
-        opened, entry, run, np.ones((220, 300), np.uint8), np.zeros(entry.grid.shape, np.uint8), MaskSettings(0.5, 0.0)
+        opened, entry, run, np.ones((220, 300), np.uint8), read_corrections(entry), MaskSettings(0.5, 0.0)
     )
     probability = opened.layer(Role.PROBABILITY)
     probability.visible = True

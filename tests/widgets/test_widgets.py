@@ -225,15 +225,14 @@ def test_run_correct_and_open_again_on_a_generated_slide(window, widgets, drawn_
     stored = Study.open(study).slides()[0].pseudo_mask()[:]
     np.testing.assert_array_equal(view.layer(Role.PSEUDO_MASK).data, stored)
 
-    teacher.brushes.button(3).click()
     layer = view.layer(Role.PSEUDO_MASK)
-    assert (layer.mode, layer.selected_label) == ("paint", 3)
-    layer.paint((50, 60), 3)
+    y, x = np.argwhere(stored > 0)[0]
+    layer.paint((y, x), 3)
     window.wait(lambda: teacher.figures.value("Corrections") == "saved", seconds=3)
     window.viewer.layers.clear()
     window.settle(0.3)
     again = open_slide_in(window, drawn_path, study)
-    window.wait(lambda: again.teacher.result is not None and again.layer(Role.PSEUDO_MASK).data[50, 60] == 3)
+    window.wait(lambda: again.teacher.result is not None and again.layer(Role.PSEUDO_MASK).data[y, x] == 3)
     assert again.tissue.mask is not None
 
 

@@ -272,7 +272,7 @@ def student_card(card: ModelCard, plan: StudentPlan, recipe: DistillRecipe, numb
     return replace(
         card,
         name=f"{plan.teacher.name.split(', round')[0]}, round {number}",
-        smoothing_um=recipe.smoothing_um or card.smoothing_um,
+        smoothing_um=recipe.smoothing_px * card.mpp or card.smoothing_um,
         training=replace(first, recipe=recipe_entry, start=card.training.start),
         figures={},
     )

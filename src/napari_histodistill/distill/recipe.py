@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from napari_histodistill.errors import HistodistillError
@@ -35,9 +35,9 @@ class Targets:
 
     views: Literal[1, 4, 8] = 4
     cut: Literal["soft", "fixed", "otsu"] = "fixed"
-    threshold: float = 0.5
+    threshold: float = 0.4
     temperature: float = 1.0
-    holes_mm2: float = 0.0
+    holes_mm2: float = 0.005
     per_side: bool = False
 
 
@@ -75,36 +75,43 @@ class DistillRecipe:
         Side of the training images in px, and their number in a batch.
     both_stains : bool
         Show the student every image in its own colours too, where the teacher's stain normalisation changes them.
-    smoothing_um : float
-        Sigma of the Gaussian that smooths the student's probabilities where it is used.
+    smoothing_px : float
+        Sigma of the Gaussian, in px that the network reads, that smooths the student's probabilities where it is used;
+        0 keeps the teacher's.
     """
 
     targets: Targets = field(default_factory=Targets)
     distance: Literal["dice", "semimetric"] = "dice"
-    background: bool = False
-    wce: float = 2.0
-    wce_sides: bool = False
-    trust: bool = True
+    background: bool = True
+    wce: float = 1.0
+    wce_sides: bool = True
+    trust: bool = False
     bags: float = 0.0
     start: Literal["warm", "reversal", "new"] = "warm"
     promote: Literal["better", "always"] = "better"
-    epochs: int = 4
+    epochs: int = 3
     optimisation: Optimisation = field(default_factory=Optimisation)
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation = field(default_factory=lambda: Augmentation(stain=0.5, shift=0.1, blur=2.0))
     crop: int = 144
     batch: int = 16
     both_stains: bool = True
-    smoothing_um: float = 0.0
+    smoothing_px: float = 0.0
 
 
 _PLAIN = Augmentation(zoom=(1.0, 1.0), stain=0.0, shift=0.0, blur=0.0, noise=0.0, mosaic=0.0, glass=0.0)
+_DEFAULT = DistillRecipe()
 
 RECIPES: dict[str, DistillRecipe] = {
-    "default": DistillRecipe(),
+    # The best found on validation patients, see docs/distillation.md.
+    "default": _DEFAULT,
     # He, Li and Zemp 2024, section 3.2: soft fused targets, Adam at 5e-5 throughout, 256 px, rounds of 30 epochs,
     # teacher and student always exchanged; sigma 3 px at evaluation.
     "paper": DistillRecipe(
-        targets=Targets(views=1, cut="soft"),
+        targets=Targets(views=1, cut="soft", holes_mm2=0.0),
+        background=False,
+        wce=2.0,
+        wce_sides=False,
+        trust=True,
         start="reversal",
         promote="always",
         epochs=30,
@@ -114,7 +121,22 @@ RECIPES: dict[str, DistillRecipe] = {
         augmentation=_PLAIN,
         crop=256,
         both_stains=False,
+        smoothing_px=3.0,
     ),
+    # One change each, to see what a part does.
+    "paper-loss": replace(
+        _DEFAULT,
+        targets=Targets(cut="soft", holes_mm2=0.0),
+        background=False,
+        wce=2.0,
+        wce_sides=False,
+        trust=True,
+    ),
+    "no-fusion": replace(_DEFAULT, targets=replace(_DEFAULT.targets, per_side=True)),
+    "reversal": replace(_DEFAULT, start="reversal"),
+    "no-wce": replace(_DEFAULT, wce=0.0),
+    "trust": replace(_DEFAULT, trust=True),
+    "self-training": replace(_DEFAULT, targets=Targets(views=1, threshold=0.5, holes_mm2=0.0)),
 }
 
 

@@ -1,6 +1,8 @@
 """The study: a folder on disk with slides, predictions, pseudo-masks and corrections; versioned, written atomically."""
 
+from napari_histodistill.study.corrections import Corrections, Origin
 from napari_histodistill.study.files import FileLock, StudyError
+from napari_histodistill.study.journal import Entry, Patch, timeline
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunRecord, RunState
 from napari_histodistill.study.study import SlideLabel, Study, StudySlide
@@ -8,7 +10,11 @@ from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
 
 __all__ = [
     "NO_CORRECTION",
+    "Corrections",
+    "Entry",
     "FileLock",
+    "Origin",
+    "Patch",
     "Pyramid",
     "Run",
     "RunRecord",
@@ -19,4 +25,5 @@ __all__ = [
     "StudyError",
     "StudySlide",
     "TissueOnGrid",
+    "timeline",
 ]

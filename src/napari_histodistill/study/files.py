@@ -102,17 +102,19 @@ class FileLock:
         The lock file; it holds the process id of the last holder and stays behind, unlocked.
     what : str
         What is locked, for the message.
+    tries : int
+        How often to try, 20 ms apart, before saying that another process holds it.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
-        self.path, self.what = path, what
+    def __init__(self, path: Path, what: str, tries: int = LOCK_TRIES) -> None:
+        self.path, self.what, self._tries = path, what, tries
         self._file: IO[bytes] | None = None
 
     def acquire(self) -> None:
         """Take the lock; `StudyError` names the process that holds it."""
         file = self.path.open("a+b")
         try:
-            _lock_patiently(file)
+            _lock_patiently(file, self._tries)
         except OSError as error:
             file.close()
             holder = self.path.read_text(errors="replace").strip() or "unknown"
@@ -153,9 +155,9 @@ class FileLock:
         self.release()
 
 
-def _lock_patiently(file: IO[bytes]) -> None:
-    """Lock an open file; a few tries, because `FileLock.held_by_anyone` of another process holds it for a moment."""
-    for _ in range(LOCK_TRIES - 1):
+def _lock_patiently(file: IO[bytes], tries: int) -> None:
+    """Lock an open file; several tries, because `FileLock.held_by_anyone` of another process holds it for a moment."""
+    for _ in range(tries - 1):
         try:
             return _lock(file)
         except OSError:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
+from zarr.codecs import ZstdCodec
 
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.study.files import StudyError
@@ -70,7 +71,15 @@ class Pyramid:
 
     @classmethod
     def create(
-        cls, folder: Path, grid: WorkingGrid, kind: Kind, *, name: str, fill: int = 0, multiscale: bool = True
+        cls,
+        folder: Path,
+        grid: WorkingGrid,
+        kind: Kind,
+        *,
+        name: str,
+        fill: int = 0,
+        multiscale: bool = True,
+        checksums: bool = False,
     ) -> Pyramid:
         """Make an empty one in place of whatever ``folder`` holds; after a crash it is there whole or not at all.
 
@@ -80,6 +89,8 @@ class Pyramid:
             Shape of the finest level and where it lies; scale and translation follow from it.
         fill : int
             Value of what was never written; takes no space on disk.
+        checksums : bool
+            Whether a damaged chunk is to be noticed when it is read.
         """
         new = folder.with_name(f"{folder.name}.partial")
         for leftover in (new, folder):
@@ -90,7 +101,13 @@ class Pyramid:
         for index, shape in enumerate(shapes):
             chunks = (min(CHUNK, shape[0]), min(CHUNK, shape[1]))
             group.create_array(
-                str(index), shape=shape, chunks=chunks, dtype=np.uint8, fill_value=fill, dimension_names=["y", "x"]
+                str(index),
+                shape=shape,
+                chunks=chunks,
+                dtype=np.uint8,
+                fill_value=fill,
+                dimension_names=["y", "x"],
+                compressors=ZstdCodec(level=0, checksum=checksums),
             )
         new.rename(folder)
         return cls(folder, "r+")

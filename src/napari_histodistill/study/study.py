@@ -6,7 +6,8 @@
     slides/<name>-<id>/slide.json       where the slide lies, its fingerprint, grid and mpp
                        slide.lock       held while a run writes
                        tissue.ome.zarr  tissue and artefacts, on their own coarse grid
-                       corrections.ome.zarr   what a person set, 255 = nothing
+                       corrections.journal    what a person set, stroke by stroke
+                       corrections.ome.zarr   the same as an array, 255 = nothing
                        runs/0001/       what the teacher says: run.json, probability and pseudo-mask
                        predictions/0001-0002/   the same of round 2 of distillation 1
     distillations/0001/                 rounds and their models, see `distill.rounds`
@@ -27,6 +28,7 @@ import numpy as np
 from napari_histodistill import __version__
 from napari_histodistill.slide.grid import WorkingGrid
 from napari_histodistill.slide.labels import IGNORE
+from napari_histodistill.study.corrections import Corrections
 from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunState
@@ -326,12 +328,18 @@ class StudySlide:
 
     # Corrections
 
-    def corrections(self) -> Pyramid | None:
+    def corrections(self) -> Corrections | None:
         """What a person set, uint8 on the working grid, 255 where nothing; None before the first."""
-        folder = self.folder / "corrections.ome.zarr"
-        return Pyramid(folder, "r+") if (folder / "zarr.json").exists() else None
+        corrections = self.all_corrections()
+        return corrections if corrections.exist else None
 
-    def save_pseudo_mask_region(self, y: int, x: int, mask: UInt8, model_says: UInt8 | None = None) -> int:
+    def all_corrections(self) -> Corrections:
+        """The same, to be written to."""
+        return Corrections(self.folder, self.grid, self.known_path.name)
+
+    def save_pseudo_mask_region(
+        self, y: int, x: int, mask: UInt8, model_says: UInt8 | None = None, tool: str = "edited mask"
+    ) -> int:
         """Keep what a person changed in a window of the pseudo-mask.
 
         A pixel that differs from what the model says is a correction. One that equals it was never
@@ -346,6 +354,8 @@ class StudySlide:
             The window as it is shown.
         model_says : uint8 (h, w), optional
             The window without corrections; by default what `pseudo_mask` holds.
+        tool : str
+            What it was made with, for the record and for "Undo".
 
         Returns
         -------
@@ -364,14 +374,16 @@ class StudySlide:
             if stored is None:
                 raise StudyError(f"{self.known_path.name} has no pseudo-mask to correct yet: run the teacher first.")
             model_says = np.asarray(stored[y : y + height, x : x + width])
-        before = self._writable_corrections().read(y, x, height, width)
+        before = self.all_corrections().read(y, x, height, width)
         none = np.uint8(NO_CORRECTION)
         after = np.where(mask == before, before, np.where(mask == model_says, none, mask))
-        self.save_corrections_region(y, x, after)
+        self.save_corrections_region(y, x, after, tool=tool)
         return int(np.count_nonzero(after != none))
 
-    def save_corrections_region(self, y: int, x: int, set_by_hand: UInt8) -> None:
-        """Replace a window of the corrections.
+    def save_corrections_region(
+        self, y: int, x: int, set_by_hand: UInt8, *, tool: str = "script", context: str = ""
+    ) -> None:
+        """Replace a window of the corrections, however large, as one step that can be undone.
 
         Parameters
         ----------
@@ -379,27 +391,19 @@ class StudySlide:
             Where the window begins, in working-grid px; it must lie inside the grid.
         set_by_hand : uint8 (h, w)
             What a person set, 255 where nothing.
+        tool : str
+            What it was made with ("import of regions.geojson"), for the record and for "Undo".
+        context : str
+            What it was made on, such as a run or a round.
         """
-        pyramid = self._writable_corrections()
-        if not np.array_equal(set_by_hand, pyramid.read(y, x, *set_by_hand.shape)):
-            pyramid.write(y, x, set_by_hand)
-
-    def _writable_corrections(self) -> Pyramid:
-        return self.corrections() or Pyramid.create(
-            self.folder / "corrections.ome.zarr",
-            self.grid,
-            "labels",
-            name="corrections",
-            fill=NO_CORRECTION,
-            multiscale=False,
-        )
+        self.all_corrections().set_window(y, x, set_by_hand, tool=tool, context=context)
 
     def corrected(self, y: int, x: int, model_says: UInt8) -> UInt8:
         """A window of a pseudo-mask with the corrections laid over it."""
-        pyramid = self.corrections()
-        if pyramid is None:
+        corrections = self.corrections()
+        if corrections is None:
             return model_says
-        set_by_hand = pyramid.read(y, x, *model_says.shape)
+        set_by_hand = corrections.read(y, x, *model_says.shape)
         return np.where(set_by_hand == NO_CORRECTION, model_says, set_by_hand)
 
     def mask_blocks(self, rows: int = 512) -> Iterator[tuple[int, UInt8]]:

@@ -18,8 +18,12 @@ TUMOUR_COLOUR: Final = (0.0, 0.78, 0.55, 1.0)
 TISSUE_COLOUR: Final = (0.0, 0.45, 0.70, 1.0)
 PREDICTION_COLOUR: Final = (0.90, 0.60, 0.0, 1.0)
 ADDED_COLOUR: Final = (1.0, 0.85, 0.0, 1.0)
-REMOVED_COLOUR: Final = (0.0, 0.35, 0.9, 1.0)
+GONE_COLOUR: Final = (0.0, 0.35, 0.9, 1.0)
 IGNORE_COLOUR: Final = (0.25, 0.25, 0.25, 1.0)
+NORMAL_COLOUR: Final = (0.34, 0.71, 0.91, 1.0)
+"""Normal tissue where it must be seen: light blue, which H&E does not hold either."""
+REMOVED_COLOUR: Final = (1.0, 1.0, 1.0, 1.0)
+BECOMES_TUMOUR: Final = (0.95, 0.90, 0.25, 1.0)
 
 
 def pseudo_mask_colours() -> DirectLabelColormap:
@@ -50,7 +54,7 @@ def prediction_colours() -> DirectLabelColormap:
 
 def difference_colours() -> DirectLabelColormap:
     """1, tumour in the prediction only: orange; 2, tumour in the pseudo-mask only: blue."""
-    return DirectLabelColormap(color_dict={None: TRANSPARENT, 0: TRANSPARENT, 1: ADDED_COLOUR, 2: REMOVED_COLOUR})
+    return DirectLabelColormap(color_dict={None: TRANSPARENT, 0: TRANSPARENT, 1: ADDED_COLOUR, 2: GONE_COLOUR})
 
 
 def tissue_colours() -> DirectLabelColormap:
@@ -62,6 +66,34 @@ def tissue_colours() -> DirectLabelColormap:
             TUMOUR: TISSUE_COLOUR,
             NORMAL: TRANSPARENT,
             IGNORE: IGNORE_COLOUR,
+        }
+    )
+
+
+def corrections_colours() -> DirectLabelColormap:
+    """What a person set, by value plus one: each value in a colour, nothing where nothing was set."""
+    return DirectLabelColormap(
+        color_dict={
+            None: TRANSPARENT,
+            0: TRANSPARENT,
+            1 + OUTSIDE: REMOVED_COLOUR,
+            1 + TUMOUR: TUMOUR_COLOUR,
+            1 + NORMAL: NORMAL_COLOUR,
+            1 + IGNORE: IGNORE_COLOUR,
+        }
+    )
+
+
+def preview_colours() -> DirectLabelColormap:
+    """What would change: tumour to be in yellow, which no other overlay has; the rest as among corrections."""
+    return DirectLabelColormap(
+        color_dict={
+            None: TRANSPARENT,
+            0: TRANSPARENT,
+            1 + OUTSIDE: REMOVED_COLOUR,
+            1 + TUMOUR: BECOMES_TUMOUR,
+            1 + NORMAL: NORMAL_COLOUR,
+            1 + IGNORE: IGNORE_COLOUR,
         }
     )
 

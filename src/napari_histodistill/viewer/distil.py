@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -286,7 +286,8 @@ class DistilControl:
         """A round was judged; its prediction begins to land."""
         self._predicting = True
         before = self.history
-        roles, _ = before.roles.after(f"rounds/{done.number}", done.score, always=False)
+        promoted = done.outcome == "promoted"
+        roles = replace(before.roles, best=f"rounds/{done.number}") if promoted else before.roles
         folder = before.folder or self._newest_distillation()
         self.history = History(folder, (*before.rounds, done), roles, before.label, before.normal_slides)
         self._show(self._to_show())

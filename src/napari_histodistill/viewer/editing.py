@@ -6,14 +6,13 @@ what the person said. ``data`` equals ``hand`` where that is set and ``computed`
 behind our back shows as a difference from this and is taken over by `EditableMask.sync`.
 
 Undo is kept here and not taken from napari, whose history stores the values that were *shown* before a stroke: after
-a new threshold these are stale, and undoing would paint them in.
+a new threshold these are stale, and undoing would paint them in. Every stroke, undo and redo becomes an `Entry`, which
+is what a study keeps, so that undo goes on where an earlier session ended.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -21,14 +20,16 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
+from napari_histodistill.study.journal import TILE, Entry, Patch
+from napari_histodistill.study.pyramid import NO_CORRECTION
 
 Mask: TypeAlias = NDArray[np.uint8]
 Window: TypeAlias = tuple[slice, slice]
 
-TILE: Final = 256
-"""Side of the squares in which undo remembers, in pixels."""
-UNDO_LIMIT: Final = 100
-"""Strokes that can be undone, as in napari."""
+UNDO_LIMIT: Final = 500
+"""Steps that can be undone."""
+ONE: Final = np.uint8(1)
+"""Between a correction as a study keeps it (255: none) and as ``hand`` has it (0: none)."""
 _ROWS: Final = 1024
 
 
@@ -60,27 +61,33 @@ def bounding_window(mask: NDArray[np.bool_]) -> Window | None:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-class _Step:
-    """What `EditableMask` needs to take one stroke back: the hand-set values of the touched squares before it."""
+class _OpenStep:
+    """The stroke that is being made: what the touched squares of ``hand`` held before, and how it came about."""
 
     def __init__(self) -> None:
-        self._tiles: dict[tuple[int, int], tuple[bytes, tuple[int, int]]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._tiles)
+        self._before: dict[tuple[int, int], Mask] = {}
+        self._patches: list[Patch] = []
+        self.tool, self.values = "edit", set[int]()
 
     def remember(self, hand: Mask, window: Window) -> None:
         """Keep the squares under ``window`` unless this step has them already."""
         for key in _tiles_under(window):
-            if key not in self._tiles:
-                self.keep(key, hand[_tile_window(key)])
+            if key not in self._before:
+                self._before[key] = hand[_tile_window(key)].copy()
 
-    def keep(self, key: tuple[int, int], tile: Mask) -> None:
-        self._tiles[key] = (zlib.compress(tile.tobytes(), 1), (tile.shape[0], tile.shape[1]))
+    def take(self, patch: Patch) -> None:
+        """Add what is packed already and about to be written."""
+        self._patches.append(patch)
 
-    def tiles(self) -> Iterator[tuple[tuple[int, int], Mask]]:
-        for key, (packed, shape) in self._tiles.items():
-            yield key, np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
+    def seal(self, hand: Mask) -> tuple[Patch, ...]:
+        """Pack what has changed since; returns all patches of the step."""
+        for (row, column), before in self._before.items():
+            now = hand[_tile_window((row, column))]
+            patch = Patch.between(row * TILE, column * TILE, before - ONE, now - ONE)
+            if patch is not None:
+                self._patches.append(patch)
+        self._before.clear()
+        return tuple(self._patches)
 
 
 def _tiles_under(window: Window) -> Iterator[tuple[int, int]]:
@@ -105,6 +112,10 @@ class EditableMask:
         Corrections from before: 0 where nobody set anything, otherwise the value plus one.
     values : collection of int
         Values that a pixel may take; any other that comes in from outside is put back.
+    zero_erases : bool
+        Whether painting 0 takes corrections away, so that the pixel shows what is computed; otherwise 0 is a value.
+    undo, redo : iterable of Entry
+        Steps from before, the next one last.
 
     Attributes
     ----------
@@ -112,30 +123,46 @@ class EditableMask:
         What is shown; give this very array to napari.
     computed, hand : uint8 arrays
         As above. ``hand`` is allocated lazily: it costs memory only where something was set.
+    allowed : callable or None
+        Gives for a `Window` where a person may set something, as bool (h, w); None for everywhere.
+    context : str
+        What is on screen, for the record of each stroke.
     edited, computed_changed : Signal
         Emitted with the `Window` in which a person's values, or only computed ones, changed.
+    stepped : Signal
+        Emitted with the `Entry` of each stroke, undo and redo once it is whole.
+    refused : Signal
+        Emitted when something was to be set where that is not allowed.
     """
 
     edited = Signal(object)
     computed_changed = Signal(object)
+    stepped = Signal(object)
+    refused = Signal()
 
     def __init__(
         self,
         computed: Mask,
         hand: Mask | None = None,
         values: Collection[int] = (OUTSIDE, TUMOUR, NORMAL, IGNORE),
+        *,
+        zero_erases: bool = False,
+        undo: Iterable[Entry] = (),
+        redo: Iterable[Entry] = (),
     ) -> None:
         self.computed = computed
         self.hand = np.zeros(computed.shape, np.uint8) if hand is None else hand
+        self.allowed: Callable[[Window], NDArray[np.bool_]] | None = None
+        self.context = ""
         self._known = np.isin(np.arange(256), list(values))
+        self._zero_erases = zero_erases
         self.data: Mask = np.zeros(computed.shape, np.uint8)
         for rows in self._row_blocks():
             expected = self._expected((rows, slice(0, self.shape[1])))
             if expected.any():  # zeros that are never written take neither time nor memory
                 self.data[rows] = expected
-        self._open = _Step()
-        self._undo: deque[_Step] = deque(maxlen=UNDO_LIMIT)
-        self._redo: deque[_Step] = deque(maxlen=UNDO_LIMIT)
+        self._open, self._held = _OpenStep(), False
+        self.undo_steps, self.redo_steps = list(undo)[-UNDO_LIMIT:], list(redo)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -151,6 +178,8 @@ class EditableMask:
         """Whether a person set anything."""
         return any(bool(self.hand[rows].any()) for rows in self._row_blocks())
 
+    # What comes in
+
     def set_computed(self, window: Window, block: Mask) -> None:
         """Take a newly computed block; what a person set stays."""
         window = clip_window(window, self.shape)
@@ -162,22 +191,48 @@ class EditableMask:
             self.data[window] = block
         self.computed_changed.emit(window)
 
-    def record(self, window: Window, footprint: NDArray[np.bool_], value: int) -> None:
+    def record(self, window: Window, footprint: NDArray[np.bool_], value: int, tool: str = "brush") -> None:
         """Note that a person set ``value`` on ``footprint``; ``data`` must show it already.
 
         Pixels of the footprint that do not show the value (napari's "preserve labels") are left alone. Those that
-        showed it before count as well: painting over tumour with tumour confirms it.
+        showed it before count as well: painting over tumour with tumour confirms it. What is not allowed is put back.
         """
+        area, inside = self._clip(window, footprint)
+        self._set(area, inside & (self.data[area] == value), value, tool)
+
+    def paint(self, window: Window, footprint: NDArray[np.bool_], value: int, tool: str) -> None:
+        """Set ``value`` on ``footprint``, whatever ``data`` shows there."""
+        area, inside = self._clip(window, footprint)
+        self._set(area, inside, value, tool)
+
+    def _clip(self, window: Window, footprint: NDArray[np.bool_]) -> tuple[Window, NDArray[np.bool_]]:
         area = clip_window(window, self.shape)
-        offset = window_of(
-            area[0].start - window[0].start,
-            area[1].start - window[1].start,
-            area[0].stop - area[0].start,
-            area[1].stop - area[1].start,
-        )
-        chosen = footprint[offset] & (self.data[area] == value) & (self.hand[area] != value + 1)
-        if chosen.any():
-            self._set_hand(area, np.where(chosen, np.uint8(value + 1), self.hand[area]))
+        top, left = area[0].start - window[0].start, area[1].start - window[1].start
+        return area, footprint[window_of(top, left, area[0].stop - area[0].start, area[1].stop - area[1].start)]
+
+    def _set(self, area: Window, chosen: NDArray[np.bool_], value: int, tool: str) -> None:
+        erase = value == OUTSIDE and self._zero_erases
+        if not erase:
+            chosen = self._permitted(area, chosen)
+        said = np.uint8(0 if erase else value + 1)
+        hand = self.hand[area]
+        if (chosen & (hand != said)).any():
+            self._open.tool = tool
+            self._open.values.add(NO_CORRECTION if erase else value)
+            self._set_hand(area, np.where(chosen, said, hand))
+        elif erase:  # nothing to take away, but the eraser has left its zeros
+            self.data[area] = self._expected(area)
+
+    def _permitted(self, area: Window, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """What of ``chosen`` may be set; the rest is put back and reported."""
+        if self.allowed is None:
+            return chosen
+        permitted = chosen & (self.allowed(area) | (self.hand[area] > 0))
+        if not np.array_equal(permitted, chosen):
+            refused = chosen & ~permitted
+            np.copyto(self.data[area], self._expected(area), where=refused)
+            self.refused.emit()
+        return permitted
 
     def sync(self) -> Window | None:
         """Take over what changed in ``data`` without `record`; returns where, or None.
@@ -201,52 +256,101 @@ class EditableMask:
     def _adopt(self, window: Window, expected: Mask) -> None:
         data = self.data[window]
         np.copyto(data, expected, where=~self._known[data])
-        differs = data != expected
-        said = np.where(data == self.computed[window], 0, data + 1).astype(np.uint8)
+        differs = self._permitted(window, data != expected)
+        gone = data == self.computed[window]
+        if self._zero_erases:
+            gone |= data == OUTSIDE
+        said = np.where(gone, 0, data + 1).astype(np.uint8)
+        self._open.values.update(int(value) for value in np.unique(said[differs] - ONE))
         self._set_hand(window, np.where(differs, said, self.hand[window]))
 
+    # Steps
+
     def commit(self) -> None:
-        """End a stroke: what was recorded since the last call is undone in one go."""
-        if self._open:
-            self._undo.append(self._open)
-            self._redo.clear()
-            self._open = _Step()
+        """End a stroke: what was set since the last call is undone in one go."""
+        if self._held:
+            return
+        patches, step = self._open.seal(self.hand), self._open
+        if patches:
+            value = step.values.pop() if len(step.values) == 1 else None
+            self._push(Entry(step.tool, patches, value, context=self.context))
+        self._open = _OpenStep()
+
+    def _push(self, entry: Entry) -> None:
+        self.undo_steps.append(entry)
+        del self.undo_steps[:-UNDO_LIMIT]
+        self.redo_steps.clear()
+        self.stepped.emit(entry)
+
+    def applying(self, patches: Iterable[Patch], tool: str, value: int | None) -> Iterator[Window]:
+        """Set what patches say, as one step; each round of the iterator does one and gives its window.
+
+        The iterator must be run to its end. What a person paints meanwhile becomes part of the step.
+        """
+        self.commit()
+        self._held = True
+        for patch in patches:
+            changed, before, values = patch.unpack()
+            window = window_of(patch.y, patch.x, patch.height, patch.width)
+            hand = self.hand[window].copy()
+            as_proposed = np.array_equal(hand[changed] - ONE, before)
+            hand[changed] = values + ONE
+            if as_proposed:  # packing it anew would take most of the time
+                self._open.take(patch)
+                self._write_hand(window, hand)
+            else:
+                self._set_hand(window, hand)
+                self._open.seal(self.hand)
+            yield window
+        self._open.tool, self._open.values = tool, set() if value is None else {value}
+        self._held = False
+        self.commit()
+
+    def undoing(self) -> Iterator[Window]:
+        """Take the last step back, a window each round; the iterator must be run to its end."""
+        self.commit()
+        if self.undo_steps and not self._held:
+            self.redo_steps.append(self.undo_steps.pop())
+            yield from self._travel(self.redo_steps[-1].reversal("undo"))
+
+    def redoing(self) -> Iterator[Window]:
+        """Bring back the step undone last, a window each round; the iterator must be run to its end."""
+        self.commit()
+        if self.redo_steps and not self._held:
+            self.undo_steps.append(self.redo_steps.pop())
+            yield from self._travel(self.undo_steps[-1].reversal("redo"))
+
+    def _travel(self, entry: Entry) -> Iterator[Window]:
+        self._held = True
+        for patch in entry.in_order():
+            yield self._write_patch(entry, patch)
+        self._held = False
+        self.stepped.emit(entry)
+
+    def _write_patch(self, entry: Entry, patch: Patch) -> Window:
+        changed, values = entry.values(patch)
+        window = window_of(patch.y, patch.x, patch.height, patch.width)
+        hand = self.hand[window].copy()
+        hand[changed] = values + ONE
+        self._write_hand(window, hand)
+        return window
 
     def undo(self) -> Window | None:
-        """Take the last stroke back; returns the window to draw anew, or None if there is nothing to undo."""
-        self.commit()
-        return self._travel(self._undo, self._redo)
+        """Take the last step back; returns the window to draw anew, or None if there is nothing to undo."""
+        return _union_of(self.undoing())
 
     def redo(self) -> Window | None:
-        """Bring back the stroke undone last; returns the window to draw anew, or None."""
-        return self._travel(self._redo, self._undo)
+        """Bring back the step undone last; returns the window to draw anew, or None."""
+        return _union_of(self.redoing())
 
-    def clear(self, window: Window | None = None) -> Window:
-        """Forget what was set by hand, as one stroke that can be undone; returns the window to draw anew."""
-        area = clip_window(window or (slice(0, self.shape[0]), slice(0, self.shape[1])), self.shape)
-        for key in _tiles_under(area):
-            tile = clip_window(_tile_window(key), self.shape)
-            inside = clip_window(tile, (area[0].stop, area[1].stop))
-            inside = (
-                slice(max(inside[0].start, area[0].start), inside[0].stop),
-                slice(max(inside[1].start, area[1].start), inside[1].stop),
-            )
-            if self.hand[inside].any():
-                self._set_hand(inside, np.zeros_like(self.hand[inside]))
+    def take_over(self, entry: Entry) -> Window | None:
+        """Show what another window or program has set; returns the window to draw anew."""
         self.commit()
-        return area
-
-    def _travel(self, source: deque[_Step], target: deque[_Step]) -> Window | None:
-        if not source:
-            return None
-        back, changed = _Step(), None
-        for key, before in source.pop().tiles():
-            window = clip_window(_tile_window(key), self.shape)
-            back.keep(key, self.hand[window])
-            self._write_hand(window, before)
-            changed = window if changed is None else union(changed, window)
-        target.append(back)
-        return changed
+        window = _union_of(self._write_patch(entry, patch) for patch in entry.in_order())
+        if entry.kind == "set":
+            self.undo_steps.append(entry)
+            self.redo_steps.clear()
+        return window
 
     def _set_hand(self, window: Window, hand: Mask) -> None:
         self._open.remember(self.hand, window)
@@ -261,7 +365,7 @@ class EditableMask:
         hand = self.hand[window]
         if not hand.any():
             return self.computed[window].copy()
-        return np.where(hand > 0, hand - np.uint8(1), self.computed[window])
+        return np.where(hand > 0, hand - ONE, self.computed[window])
 
     def _row_blocks(self) -> Iterator[slice]:
         for start in range(0, self.shape[0], _ROWS):
@@ -270,3 +374,10 @@ class EditableMask:
     def edited_pixels(self) -> int:
         """Number of pixels that a person set."""
         return sum(int(np.count_nonzero(self.hand[rows])) for rows in self._row_blocks())
+
+
+def _union_of(windows: Iterable[Window]) -> Window | None:
+    changed: Window | None = None
+    for window in windows:
+        changed = window if changed is None else union(changed, window)
+    return changed

@@ -6,8 +6,10 @@ import enum
 from typing import TYPE_CHECKING, Any, Final
 
 from napari_histodistill.viewer.colours import (
+    corrections_colours,
     difference_colours,
     prediction_colours,
+    preview_colours,
     probability_colours,
     pseudo_mask_colours,
     tissue_colours,
@@ -38,6 +40,8 @@ class Role(enum.StrEnum):
     TISSUE = "tissue"
     PROBABILITY = "probability"
     PSEUDO_MASK = "pseudo-mask"
+    CORRECTIONS = "corrections"
+    PREVIEW = "preview"
     PREDICTION = "prediction"
     DIFFERENCE = "difference"
 
@@ -75,6 +79,25 @@ def pseudo_mask_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[A
     """Layer data of a pseudo-mask: uint8 (h, w) in memory, values as in `slide.labels`."""
     settings = _settings(slide, frame, Role.PSEUDO_MASK, mask.shape)
     return mask, {**settings, "colormap": pseudo_mask_colours(), "opacity": 0.4}, "labels"
+
+
+def corrections_layer(slide: Slide, frame: Frame, hand: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of corrections, to look at: uint8 (h, w), 0 for none, otherwise the value plus one."""
+    settings = _settings(slide, frame, Role.CORRECTIONS, hand.shape)
+    names = ["nothing set by hand", *(f"{meaning} set by hand" for meaning in PSEUDO_MASK_VALUES.values())]
+    look = {"colormap": corrections_colours(), "opacity": 0.7, "features": {"correction": names}}
+    return hand, {**settings, **look}, "labels"
+
+
+def preview_layer(
+    slide: Slide, frame: Frame, preview: NDArray[Any], shape: Sequence[int], corner: tuple[int, int]
+) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of proposed changes, as in `corrections_layer`: part of a mask of ``shape``, from ``corner`` on."""
+    settings = _settings(slide, frame, Role.PREVIEW, shape)
+    settings["translate"] = tuple(
+        origin + at * scale for origin, at, scale in zip(settings["translate"], corner, settings["scale"], strict=True)
+    )
+    return preview, {**settings, "colormap": preview_colours(), "opacity": 0.8}, "labels"
 
 
 def prediction_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:

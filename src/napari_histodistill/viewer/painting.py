@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from napari.utils.notifications import show_warning
+from napari.utils.notifications import show_info, show_warning
 from PIL import Image, ImageDraw
 from skimage.segmentation import flood
 
@@ -13,7 +13,7 @@ from napari_histodistill.viewer.display import show_window
 from napari_histodistill.viewer.editing import EditableMask, Window, bounding_window, clip_window, window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from napari.layers import Labels
     from numpy.typing import NDArray
@@ -42,13 +42,28 @@ class Painting:
     mask : EditableMask
     meanings : dict
         What each value means, for the message when another is painted.
+    drive : callable, optional
+        Runs `EditableMask.undoing` and its like to their end and draws what they give; by default at once.
+
+    Attributes
+    ----------
+    lasso : bool
+        Whether a stroke of the brush draws an outline that is filled at its end.
     """
 
-    def __init__(self, layer: Labels, mask: EditableMask, meanings: Mapping[int, str]) -> None:
+    def __init__(
+        self,
+        layer: Labels,
+        mask: EditableMask,
+        meanings: Mapping[int, str],
+        drive: Callable[[Iterator[Window]], None] | None = None,
+    ) -> None:
         self.layer, self.mask, self._meanings = layer, mask, meanings
-        self._warned = False
+        self._drive = drive or self._drain
+        self.lasso = False
+        self._outline: list[Sequence[float]] = []
+        self._warned = self._told = False
         self._napari_paint: Callable[..., None] = layer.paint
-        self._napari_polygon: Callable[..., None] = layer.paint_polygon
         overrides: dict[str, Callable[..., None]] = {
             "paint": self._paint,
             "paint_polygon": self._paint_polygon,
@@ -62,21 +77,62 @@ class Painting:
         layer.events.paint.connect(self._on_paint)
         layer.events.set_data.connect(self._on_redrawn)
         layer.events.data.connect(self._on_data_replaced)
+        mask.refused.connect(self._on_refused)
 
     def _paint(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:
-        if self._knows(new_label):
-            self._napari_paint(coord, new_label, refresh)
-            window, disc = brush_footprint(coord, self.layer.brush_size, self.layer.scale)
-            self.mask.record(window, disc, new_label)
+        if not self._knows(new_label):
+            return
+        circling = self._circling
+        if self.lasso and not refresh and not circling:
+            self._extend_outline(coord)
+            return
+        self._napari_paint(coord, new_label, False)
+        window, disc = brush_footprint(coord, self.layer.brush_size, self.layer.scale)
+        self.mask.record(window, disc, new_label, "lasso" if circling else _tool_of(new_label, "brush"))
+        if refresh:  # a script's call; a stroke of the mouse draws once for all its dabs
+            self.mask.commit()
+            self._show(window)
+
+    @property
+    def _circling(self) -> bool:
+        """Whether napari's outline of the right mouse button is being drawn (napari 0.9)."""
+        return bool(getattr(self.layer._overlays.get("brush_stroke"), "active", False))  # noqa: SLF001
 
     def _paint_polygon(self, points: Sequence[Sequence[float]], new_label: int) -> None:
-        if self._knows(new_label):
-            self._napari_polygon(points, new_label)
-            window, inside = polygon_footprint(np.array(points, dtype=int), self.mask.shape)
-            self.mask.record(window, inside, new_label)
-            self.mask.commit()
+        self._paint_area(points, new_label, "lasso" if self._circling else "polygon")
 
-    def _fill(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:
+    def _paint_area(self, points: Sequence[Sequence[float]], new_label: int, tool: str) -> None:
+        if self._knows(new_label):
+            window, inside = polygon_footprint(np.array(points, dtype=int), self.mask.shape)
+            self.mask.paint(window, self._unpreserved(window, inside, new_label), new_label, tool)
+            self.mask.commit()
+            self._show(window)
+
+    def _unpreserved(self, window: Window, inside: NDArray[np.bool_], new_label: int) -> NDArray[np.bool_]:
+        """Without what napari's "preserve labels" keeps from being painted over."""
+        if not self.layer.preserve_labels:
+            return inside
+        over = self.layer.selected_label if new_label == 0 else 0
+        kept: NDArray[np.bool_] = inside & (self.mask.data[window] == over)
+        return kept
+
+    def _extend_outline(self, coord: Sequence[float]) -> None:
+        self._outline.append(tuple(float(c) for c in coord))
+        self._overlay.points = [[y + 0.5, x + 0.5] for y, x in self._outline]
+
+    @property
+    def _overlay(self) -> Any:
+        """What napari draws an unfinished polygon with; there is no public name for it."""
+        return self.layer._overlays["polygon"]  # noqa: SLF001
+
+    def _close_outline(self) -> None:
+        points, self._outline = self._outline, []
+        if points:
+            self._overlay.points = []
+            if len(points) > 2:
+                self._paint_area(points, self.layer.selected_label, "lasso")
+
+    def _fill(self, coord: Sequence[float], new_label: int, refresh: bool = True) -> None:  # noqa: ARG002 - napari's
         y, x = (round(float(c)) for c in coord)
         height, width = self.mask.shape
         if not (0 <= y < height and 0 <= x < width and self._knows(new_label)):
@@ -90,15 +146,19 @@ class Painting:
                 "or use the polygon tool."
             )
             return
-        rows, columns = np.nonzero(area)
-        self.layer.data_setitem((rows + window[0].start, columns + window[1].start), new_label, refresh)
-        self.mask.record(window, area, new_label)
+        self.mask.paint(window, area, new_label, "fill")
+        self.mask.commit()
+        self._show(window)
 
     def _undo(self) -> None:
-        self._show(self.mask.undo())
+        self._drive(self.mask.undoing())
 
     def _redo(self) -> None:
-        self._show(self.mask.redo())
+        self._drive(self.mask.redoing())
+
+    def _drain(self, windows: Iterator[Window]) -> None:
+        for window in windows:
+            self._show(window)
 
     def _show(self, window: Window | None) -> None:
         if window is not None:
@@ -114,23 +174,27 @@ class Painting:
         while event.type == "mouse_move":
             yield
         if event.button != RIGHT:
+            self._close_outline()
             self.mask.commit()
 
     def _on_paint(self, event: Any) -> None:
-        """Take over changes that did not come through `_paint`, such as ``data_setitem`` of a script.
+        """Take over what a script writes with ``data_setitem``; all else came through the methods above.
 
         napari emits this before it writes the data where the change is not part of a stroke.
         """
         for atom in event.value:
-            if hasattr(atom, "slice_key"):
-                size = [axis.stop - axis.start for axis in atom.slice_key]
-                footprint = np.ones(size, bool) if atom.mask is None else atom.mask
-                self.mask.record(atom.slice_key, footprint, int(atom.new_value))
-            else:
+            if not hasattr(atom, "slice_key"):
                 indices, _before, after = atom
                 self.mask.data[indices] = after
                 self._show(self.mask.sync())
-        self.mask.commit()
+
+    def _on_refused(self) -> None:
+        if not self._told:
+            self._told = True
+            show_info(
+                "Not painted: outside tissue. To paint there, find tissue anew, or choose in the Correct widget to "
+                "paint outside tissue all the same."
+            )
 
     def _on_redrawn(self, _event: Any = None) -> None:
         self.mask.sync()
@@ -159,6 +223,10 @@ class Painting:
         if not self._warned:
             self._warned = True
             show_warning(message)
+
+
+def _tool_of(value: int, tool: str) -> str:
+    return "eraser" if value == 0 else tool
 
 
 def brush_footprint(coord: Sequence[float], size: float, scale: Sequence[float]) -> tuple[Window, NDArray[np.bool_]]:

@@ -10,6 +10,7 @@ from psygnal import Signal
 
 from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.predict import write_pseudo_mask
+from napari_histodistill.slide.labels import OUTSIDE
 from napari_histodistill.study import Run, RunState, TissueOnGrid
 from napari_histodistill.viewer.display import show_thumbnail, show_window
 from napari_histodistill.viewer.editing import EditableMask
@@ -23,14 +24,16 @@ from napari_histodistill.viewer.layers import (
     pseudo_mask_layer,
 )
 from napari_histodistill.viewer.masking import MaskRequest, blocks_of, blocks_under, compute_masks, nearest_first
+from napari_histodistill.viewer.pacing import Pacer
 from napari_histodistill.viewer.painting import Painting
-from napari_histodistill.viewer.saving import CorrectionsSaver
+from napari_histodistill.viewer.saving import CorrectionsSaver, SavedCorrections
 from napari_histodistill.viewer.work import Latest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from napari.layers import Image, Labels
+    from numpy.typing import NDArray
 
     from napari_histodistill.jobs import Progress
     from napari_histodistill.predict import Figures
@@ -73,8 +76,8 @@ class ResultView:
     run : Run
     tissue : uint8 array
         Tissue mask, any grid over the slide: 0 background, 1 tissue, 3 artefact. Read again after `tissue_changed`.
-    hand : uint8 array
-        Corrections so far: 0 for none, otherwise the value plus one.
+    saved : SavedCorrections
+        Corrections so far.
     settings : MaskSettings
 
     Attributes
@@ -83,17 +86,31 @@ class ResultView:
         Emitted with the new `Figures`.
     saved : Signal
         Whether every correction is on disk.
+    painting : Painting
+        Of the pseudo-mask's layer.
+    pacer : Pacer
+        Runs long changes to the mask.
     """
 
     figures_changed = Signal(object)
     saved = Signal(bool)
 
     def __init__(
-        self, view: OpenSlideView, entry: StudySlide, run: Run, tissue: Mask, hand: Mask, settings: MaskSettings
+        self,
+        view: OpenSlideView,
+        entry: StudySlide,
+        run: Run,
+        tissue: Mask,
+        saved: SavedCorrections,
+        settings: MaskSettings,
     ) -> None:
         self._view, self.entry, self.run, self.settings = view, entry, run, settings
         self._tissue, self._tissue_is_new = tissue, False
-        self.mask = EditableMask(np.zeros(entry.grid.shape, np.uint8), hand)  # all outside tissue, until computed
+        nothing_yet = np.zeros(entry.grid.shape, np.uint8)
+        self.mask = EditableMask(nothing_yet, saved.hand, zero_erases=True, undo=saved.undo, redo=saved.redo)
+        self.mask.context = f"run {run.folder.name}"
+        self.mask.allowed = self.inside_tissue
+        self.pacer = Pacer(view.runner, self._show_window)
         self._blocks = blocks_of(self.mask.shape)
         self._landed: set[int] = set()
         self._pending: set[int] = set()
@@ -104,7 +121,7 @@ class ResultView:
         self._keep = view.runner.timer(KEEP_DELAY_S, self._write_mask)
         self._figures = LiveFigures(self.mask, run.probability.levels[0], entry.grid.pixel_size_um, view.runner)
         self._figures.changed.connect(self.figures_changed.emit)
-        self._saver = CorrectionsSaver(self.mask, entry, view.runner)
+        self._saver = CorrectionsSaver(self.mask, entry, view.runner, saved)
         self._saver.saved.connect(self.saved.emit)
         self.show()
         self.land(run.record.finished if run.record.state is not RunState.COMPLETE else range(len(self._blocks)))
@@ -127,7 +144,7 @@ class ResultView:
         if self.mask_layer is None:
             layer: Any = add_layer(viewer, pseudo_mask_layer(slide, frame, self.mask.data))
             layer.brush_size = 20
-            Painting(layer, self.mask, PSEUDO_MASK_VALUES)
+            self.painting = Painting(layer, self.mask, PSEUDO_MASK_VALUES, self.pacer.run)
             self._hide_tissue()
         if self.probability_layer is None:
             add_layer(viewer, probability_layer(slide, frame, self.run.probability.levels), below=self.mask_layer)
@@ -137,6 +154,16 @@ class ResultView:
         tissue = self._view.layer(Role.TISSUE)
         if tissue is not None:
             tissue.visible = False
+
+    def _show_window(self, window: Window) -> None:
+        layer = self.mask_layer
+        if layer is not None:
+            show_window(layer, window)
+
+    def inside_tissue(self, window: Window) -> NDArray[np.bool_]:
+        """Where in a window there is tissue or artefact, bool (h, w)."""
+        inside: NDArray[np.bool_] = TissueOnGrid(self._tissue, self.mask.shape, [])[window] != OUTSIDE
+        return inside
 
     # What comes in
 
@@ -202,9 +229,7 @@ class ResultView:
     def _on_block(self, progress: Progress) -> None:
         block = progress.payload
         self.mask.set_computed(block.window, block.mask)
-        layer = self.mask_layer
-        if layer is not None:
-            show_window(layer, block.window)
+        self._show_window(block.window)
 
     def _on_masked(self, _result: None) -> None:
         if self._pending:
@@ -229,6 +254,19 @@ class ResultView:
         """Whether the study holds every correction."""
         return self._saver.all_saved
 
+    @property
+    def save_problem(self) -> str:
+        """Why corrections are not on disk, in a sentence; empty if they are, or about to be."""
+        return self._saver.problem
+
+    def corrections(self) -> SavedCorrections:
+        """The corrections as they are now, for a result that takes this one's place."""
+        return self._saver.corrections()
+
+    def look_for_corrections(self) -> None:
+        """Show what others have written to the study, such as an import."""
+        self._saver.look()
+
     def flush(self) -> None:
         """Write every correction, now."""
         self._saver.flush()
@@ -248,6 +286,7 @@ class ResultView:
             timer.stop()
         self._masking.cancel()
         self._figures.stop()
+        self.pacer.finish()
         self._saver.flush()
         if self._keep.active:
             self._keep.stop()

@@ -11,6 +11,7 @@ from psygnal import Signal
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.slide.metadata import is_plausible
+from napari_histodistill.viewer.correct import CorrectControl
 from napari_histodistill.viewer.distil import DistilControl
 from napari_histodistill.viewer.geometry import Frame, scale_bar_of
 from napari_histodistill.viewer.layers import SLIDE_KEY, Role, add_layer, find_layer, role_of, slide_layer, slide_of
@@ -69,6 +70,11 @@ class OpenSlideView:
     def teacher(self) -> TeacherControl:
         """The teacher that is run on the slide; made, and its study looked up, when it is first asked for."""
         return TeacherControl(self)
+
+    @cached_property
+    def correct(self) -> CorrectControl:
+        """Corrections of the teacher's result."""
+        return CorrectControl(self)
 
     @cached_property
     def distil(self) -> DistilControl:
@@ -161,6 +167,8 @@ class OpenSlideView:
 
     def close(self, *, wait: bool = False) -> None:
         """Stop all work on the slide, write what is not written (``wait``: to the last bit) and close its file."""
+        if "correct" in self.__dict__:
+            self.correct.close()
         if "distil" in self.__dict__:
             self.distil.close()
         if "teacher" in self.__dict__:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import platformdirs
+from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from napari_histodistill.errors import HistodistillError
@@ -23,12 +24,11 @@ from napari_histodistill.study import Run, RunState, SavedTissue, Study, StudyEr
 from napari_histodistill.viewer.editing import window_of
 from napari_histodistill.viewer.geometry import view_centre
 from napari_histodistill.viewer.result import MaskSettings, ResultView
-from napari_histodistill.viewer.saving import read_corrections
+from napari_histodistill.viewer.saving import SavedCorrections, read_corrections
 from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:
     from napari_histodistill.jobs import Progress
-    from napari_histodistill.viewer.editing import Mask
     from napari_histodistill.viewer.slides import OpenSlideView
 
 BUNDLED: Final = "bundled"
@@ -57,7 +57,7 @@ class TeacherState(enum.Enum):
 class _Loaded:
     entry: StudySlide
     run: Run | None
-    hand: Mask
+    corrections: SavedCorrections
     tissue: SavedTissue | None
 
 
@@ -300,10 +300,16 @@ class TeacherControl:
             run = None if entry is None else entry.run
             if entry is None or run is None:
                 return False
-            hand = read_corrections(entry) if self.result is None else self.result.mask.hand
-            self._show(_Loaded(entry, run, hand, None))
+            self._show(_Loaded(entry, run, self._corrections(entry), None))
             self._shows_current_run = True
         return True
+
+    def _corrections(self, entry: StudySlide) -> SavedCorrections:
+        """What was corrected so far: on screen, with all of it in the study, or else in the study."""
+        if self.result is None:
+            return read_corrections(entry)
+        self.result.close()
+        return self.result.corrections()
 
     def _on_done(self, summary: PredictSummary) -> None:
         self.progress, self._stale, self._stopping = None, False, False
@@ -333,6 +339,8 @@ class TeacherControl:
                 self._view.set_mpp(loaded.entry.mpp)
             if loaded.tissue is not None:
                 self._view.tissue.adopt(loaded.tissue)
+            for problem in loaded.corrections.problems:
+                show_warning(problem)
             if loaded.run is not None:
                 self._show(loaded)
                 mask, tissue = self._view.tissue.mask, loaded.tissue
@@ -353,7 +361,7 @@ class TeacherControl:
         summary = loaded.run.record.summary
         if summary:
             self.mask_settings = MaskSettings(float(summary["threshold"]), float(summary["smoothing_um"]))
-        self.result = ResultView(self._view, loaded.entry, loaded.run, mask, loaded.hand, self.mask_settings)
+        self.result = ResultView(self._view, loaded.entry, loaded.run, mask, loaded.corrections, self.mask_settings)
         self.result.figures_changed.connect(self._on_result_news)
         self.result.saved.connect(self._on_result_news)
 

@@ -23,7 +23,7 @@ from superqt import QCollapsible
 
 from napari_histodistill.distill import RECIPES
 from napari_histodistill.study import SlideLabel
-from napari_histodistill.viewer.colours import ADDED_COLOUR, PREDICTION_COLOUR, REMOVED_COLOUR
+from napari_histodistill.viewer.colours import ADDED_COLOUR, GONE_COLOUR, PREDICTION_COLOUR
 from napari_histodistill.viewer.distil import DistilState, Scope
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.widgets.curves import Curves
@@ -156,7 +156,7 @@ class DistilWidget(Panel):
         self.show_difference.toggled.connect(self._show_difference)
         section.addLayout(row(self.show_prediction, self.show_difference))
         added, removed = QLabel("new tumour"), QLabel("no longer tumour")
-        for label, colour in ((added, ADDED_COLOUR), (removed, REMOVED_COLOUR)):
+        for label, colour in ((added, ADDED_COLOUR), (removed, GONE_COLOUR)):
             rgb = ", ".join(str(round(255 * c)) for c in colour[:3])
             label.setText(f'<span style="color: rgb({rgb})">■</span> {label.text()}')
         self.legend = (added, removed)

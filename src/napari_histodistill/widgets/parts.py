@@ -1,4 +1,4 @@
-"""Small pieces of Qt that both widgets are made of."""
+"""Small pieces of Qt that the widgets are made of."""
 
 from __future__ import annotations
 

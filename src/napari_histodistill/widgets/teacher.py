@@ -1,4 +1,4 @@
-"""Dock widget "Teacher": choose a model and a study, run it over the slide, set the threshold, correct the mask."""
+"""Dock widget "Teacher": choose a model and a study, run it over the slide, set the threshold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qtpy.QtWidgets import (
-    QButtonGroup,
     QCheckBox,
     QComboBox,
     QFileDialog,
@@ -18,8 +17,6 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
-from napari_histodistill.viewer.colours import IGNORE_COLOUR, TRANSPARENT, TUMOUR_COLOUR
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.teacher import BUNDLED, TeacherState
 from napari_histodistill.widgets.parts import (
@@ -33,9 +30,8 @@ from napari_histodistill.widgets.parts import (
     Slider,
     WrappedLabel,
     row,
-    swatch,
 )
-from napari_histodistill.widgets.session import session_of
+from napari_histodistill.widgets.session import session_of, unwrapped
 
 if TYPE_CHECKING:
     import napari
@@ -46,12 +42,7 @@ if TYPE_CHECKING:
 
 DEVICES: Final = {"Automatic": "auto", "Processor (CPU)": "cpu", "NVIDIA (CUDA)": "cuda", "Apple (MPS)": "mps"}
 FIGURES: Final = ("Tumour", "Share of tissue", "Mean probability", "Corrections")
-BRUSHES: Final = {
-    "Tumour": (TUMOUR, TUMOUR_COLOUR, "Paint tumour"),
-    "Normal": (NORMAL, TRANSPARENT, "Paint normal tissue: it is drawn transparent"),
-    "Ignore": (IGNORE, IGNORE_COLOUR, "Paint what should not count, such as folds"),
-}
-BRUSH_UM: Final = 60
+PLUGIN: Final = "napari-histodistill"
 RUN_TEXTS: Final = {
     TeacherState.PARTIAL: "Resume",
     TeacherState.DONE: "Run again",
@@ -70,6 +61,7 @@ class TeacherWidget(Panel):
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = session_of(napari_viewer)
+        self._window = unwrapped(napari_viewer).window
         self.view: OpenSlideView | None = None
         self._always, self._of_view = Follower(self), Follower(self)
         self._build_model()
@@ -154,35 +146,10 @@ class TeacherWidget(Panel):
             section.addWidget(widget)
 
     def _build_corrections(self) -> None:
-        section = self.section("Correct")
-        self.brushes = QButtonGroup(self)
-        self.brushes.setExclusive(True)
-        buttons = []
-        for name, (value, colour, tip) in BRUSHES.items():
-            button = QPushButton(swatch(colour), name)
-            button.setToolTip(tip)
-            button.setCheckable(True)
-            self.brushes.addButton(button, value)
-            buttons.append(button)
-        self.brushes.idClicked.connect(self._pick_brush)
-        self.move_button = QPushButton("Move")
-        self.move_button.setToolTip("Stop painting and move the slide")
-        self.move_button.clicked.connect(self._stop_painting)
-        section.addLayout(row(*buttons, self.move_button))
-        self.brush_size = Slider("Brush (µm across)", 4, 1000, 2, "Also: [ and ] on the keyboard", decimals=0)
-        self.brush_size.show_value(BRUSH_UM)
-        self.brush_size.changed.connect(self._set_brush_size)
-        section.addWidget(self.brush_size)
-        self.undo_button, self.redo_button = QPushButton("Undo"), QPushButton("Redo")
-        self.undo_button.clicked.connect(lambda: self._history("undo"))
-        self.redo_button.clicked.connect(lambda: self._history("redo"))
-        section.addLayout(row(self.undo_button, self.redo_button))
-        section.addWidget(
-            WrappedLabel(
-                "<i>Corrections stay when threshold, smoothing or model change, and are saved as you paint. "
-                "To fill an area, right-click and follow its outline back to the start.</i>"
-            )
-        )
+        self.correct_button = QPushButton("Correct the mask…")
+        self.correct_button.setToolTip("Opens the Correct widget: brush, lasso, undo, outlines")
+        self.correct_button.clicked.connect(self._open_correct)
+        self.column.addWidget(self.correct_button)
 
     # What the user does
 
@@ -238,35 +205,10 @@ class TeacherWidget(Panel):
         if layer is not None:
             layer.visible = on
 
-    def _pick_brush(self, value: int) -> None:
-        teacher = self.teacher
-        if self.view is None or teacher is None or teacher.result is None:
-            return
-        teacher.result.show()
-        layer = teacher.result.mask_layer
-        if layer is not None:
-            layer.visible = True
-            self.view.viewer.layers.selection.active = layer
-            layer.selected_label = value
-            layer.mode = "paint"
-            self._set_brush_size(self.brush_size.value)
-        self._show()
-
-    def _stop_painting(self) -> None:
-        layer = None if self.teacher is None or self.teacher.result is None else self.teacher.result.mask_layer
-        if layer is not None:
-            layer.mode = "pan_zoom"
-        self._show()
-
-    def _set_brush_size(self, um: float) -> None:
-        result = None if self.teacher is None else self.teacher.result
-        if result is not None and result.mask_layer is not None:
-            result.mask_layer.brush_size = max(1, round(um / min(result.entry.grid.pixel_size_um)))
-
-    def _history(self, step: str) -> None:
-        layer = None if self.teacher is None or self.teacher.result is None else self.teacher.result.mask_layer
-        if layer is not None:
-            getattr(layer, step)()
+    def _open_correct(self) -> None:
+        dock, _ = self._window.add_plugin_dock_widget(PLUGIN, "Correct")
+        dock.show()
+        dock.raise_()  # one that is open already may lie behind another tab
 
     # What is shown
 
@@ -330,10 +272,7 @@ class TeacherWidget(Panel):
 
     def _show_result(self, teacher: TeacherControl | None) -> None:
         result = None if teacher is None else teacher.result
-        for widget in (
-            self.show_mask, self.show_probability, self.move_button, self.brush_size,
-            self.undo_button, self.redo_button, *self.brushes.buttons(),
-        ):  # fmt: skip
+        for widget in (self.show_mask, self.show_probability, self.correct_button):
             widget.setEnabled(result is not None)
         for slider in (self.threshold, self.smoothing):
             slider.setEnabled(teacher is not None)
