@@ -25,6 +25,8 @@ _AT_ONCE: Final = 1 << 25
 """Pixels of a mask that are read at a time."""
 _ROWS: Final = 512
 _MOSTLY: Final = 0.99
+_FINEST: Final = 0.2
+"""A mask's pixels are not finer than this share of the slide's: it would cost much to read and say nothing."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,16 @@ class Placement:
         on_rows, on_columns = (rows >= 0) & (rows < mask.shape[0]), (columns >= 0) & (columns < mask.shape[1])
         out = np.zeros(self.grid.shape, np.uint8)
         taken = columns[on_columns]
+        left = int(taken[0]) if taken.size else 0
         step = max(1, min(_ROWS, int(_AT_ONCE / max(1, mask.shape[1] * self.grid.pixel_size_um[0] / self.pixel_um[0]))))
         for top in range(0, len(rows), step):
             control.checkpoint()
             control.progress(top, len(rows), "Reading the mask")
             here = np.flatnonzero(on_rows[top : top + step]) + top
             if here.size:
-                first = int(rows[here[0]]) // mask.rows * mask.rows
-                read = mask.read(first, int(rows[here[-1]]) + 1)
-                out[np.ix_(here, np.flatnonzero(on_columns))] = _labels(read[rows[here] - first][:, taken])
+                first = int(rows[here[0]])
+                read = mask.read(slice(first, int(rows[here[-1]]) + 1), slice(left, int(taken[-1]) + 1))
+                out[np.ix_(here, on_columns)] = _labels(read[rows[here] - first][:, taken - left])
         return out, lambda strip: on_rows[strip, None] & on_columns[None]
 
     def _indices(self, axis: int, size: int) -> npt.NDArray[np.int64]:
@@ -115,6 +118,10 @@ def place_mask(mask: MaskImage, entry: StudySlide, mpp: float | None, name: str)
             )
         return Placement(entry.grid, over_all, (0.0, 0.0), [*notes, f"{name} is laid over the whole slide."])
     pixel, corner = found
+    if min(p / m for p, m in zip(pixel, entry.mpp, strict=True)) < _FINEST:
+        raise ImportFileError(
+            f"The pixels of {name} would be {min(pixel):.2g} µm, far finer than the slide's: give their size in µm."
+        )
     reach = [n * p for n, p in zip(mask.shape, pixel, strict=True)]
     pairs = list(zip(reach, size_um, pixel, corner, strict=True))
     if all(abs(r - s) <= p and abs(c) < p / 4 for r, s, p, c in pairs):

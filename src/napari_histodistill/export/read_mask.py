@@ -46,9 +46,7 @@ class MaskImage:
     ----------
     shape : (int, int)
     read : callable
-        ``read(top, bottom)`` gives whole rows: integers (bottom - top, width).
-    rows : int
-        Rows that are stored together.
+        ``read(rows, columns)`` gives a window: integers (h, w).
     pixel_um : (float, float) or None
         Size of a pixel as (y, x) in µm, where the file gives it.
     centre_um : (float, float) or None
@@ -60,8 +58,7 @@ class MaskImage:
     """
 
     shape: tuple[int, int]
-    read: Callable[[int, int], npt.NDArray[Any]]
-    rows: int
+    read: Callable[[slice, slice], npt.NDArray[Any]]
     pixel_um: Pair | None = None
     centre_um: Pair | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -134,7 +131,7 @@ def _open_png(path: Path) -> Iterator[MaskImage]:
             raise ImportFileError(_coloured(path))
         pixels = np.asarray(image)
         about = _provenance(image.info.get(KEY))
-        yield MaskImage(pixels.shape[:2], lambda top, bottom: pixels[top:bottom], 1, provenance=about)
+        yield MaskImage(pixels.shape[:2], lambda rows, columns: pixels[rows, columns], provenance=about)
 
 
 @contextmanager
@@ -155,10 +152,10 @@ def _open_tiff(path: Path) -> Iterator[MaskImage]:
             array: Any = zarr.open_array(page.aszarr(), mode="r")
         else:
             array = page.asarray()
+        extra = (0,) * (len(array.shape) - 2)
         yield MaskImage(
             (page.imagelength, page.imagewidth),
-            lambda top, bottom: np.asarray(array[top:bottom]).reshape(bottom - top, -1),
-            page.tilelength if page.is_tiled else 1,
+            lambda rows, columns: np.asarray(array[(rows, columns, *extra)]),
             pixel_um,
             provenance=about,
         )
@@ -216,8 +213,7 @@ def _open_zarr(path: Path) -> Iterator[MaskImage]:
     scale, translation = _transformations(multiscale, dataset, leading)
     yield MaskImage(
         (int(array.shape[-2]), int(array.shape[-1])),
-        lambda top, bottom: np.asarray(array[(*first, slice(top, bottom))]),
-        int(chunks[-2]),
+        lambda rows, columns: np.asarray(array[(*first, rows, columns)]),
         scale,
         translation,
         _provenance(attributes.get(KEY)),
