@@ -48,14 +48,14 @@ def test_top_level_manifest_is_the_packages_own():
 
 
 def test_checkout_is_found_by_npe2():
-    assert run(sys.executable, "-c", ASK_NPE2).startswith("HistoDistill 2")
+    assert run(sys.executable, "-c", ASK_NPE2).startswith("HistoDistill 3")
 
 
 @pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
 def test_built_distribution_is_found_by_npe2(built, tmp_path, kind):
     pip_install(next(built.glob(kind)), tmp_path)
     out = run(sys.executable, "-c", ASK_NPE2, PYTHONPATH=str(tmp_path))
-    assert out.startswith("HistoDistill 2")
+    assert out.startswith("HistoDistill 3")
     assert str(tmp_path) in out
 
 

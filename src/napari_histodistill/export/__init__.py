@@ -10,11 +10,14 @@ from napari_histodistill.export.export import (
     run_export,
 )
 from napari_histodistill.export.importing import ImportPreview, ImportRequest, apply_import, preview_import
+from napari_histodistill.export.picture import sampled
+from napari_histodistill.export.provenance import KEY, Provenance
 from napari_histodistill.export.rasterise import ImportFileError
-from napari_histodistill.export.source import WHAT, ExportError, Place, Source, source_of
+from napari_histodistill.export.source import WHAT, ExportError, Place, Source, provenance_of, source_of
 
 __all__ = [
     "FORMATS",
+    "KEY",
     "WHAT",
     "ExportError",
     "ExportOptions",
@@ -23,12 +26,15 @@ __all__ = [
     "ImportPreview",
     "ImportRequest",
     "Place",
+    "Provenance",
     "Source",
     "apply_import",
     "check_formats",
     "export_slide",
     "export_source",
     "preview_import",
+    "provenance_of",
     "run_export",
+    "sampled",
     "source_of",
 ]

@@ -44,11 +44,12 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class _File:
-    """A file of a format: its ending after the slide's name, what writes it, and which sources have it."""
+    """A file of a format: its ending after the slide's name, what writes it, and what it needs of a source."""
 
     ending: str
     writer: Callable[[ExportOptions], Writer]
     needs_probability: bool = False
+    needs_slide: bool = False
 
 
 FILES: Final[dict[str, dict[str, _File]]] = {
@@ -57,7 +58,7 @@ FILES: Final[dict[str, dict[str, _File]]] = {
     "geojson": {"geojson": _File(".geojson", lambda o: partial(write_geojson, tolerance_um=o.tolerance_um))},
     "asap-xml": {"asap-xml": _File(".xml", lambda o: partial(write_asap, tolerance_um=o.tolerance_um))},
     "png": {
-        "png": _File("-overlay.png", lambda o: partial(write_overlay, mpp=o.mpp)),
+        "png": _File("-overlay.png", lambda o: partial(write_overlay, mpp=o.mpp), needs_slide=True),
         "png-mask": _File("-mask.png", lambda o: partial(write_mask, mpp=o.mpp)),
         "png-probability": _File(
             "-probability.png", lambda o: partial(write_probability, mpp=o.mpp), needs_probability=True
@@ -181,14 +182,15 @@ def export_source(
     source = source.noting(pixel_um=source.place.pixel_um, corner_um=source.place.corner_um, **told)
     for name in formats:
         for key, file in FILES[name].items():
-            if file.needs_probability and source.probability is None:
+            if (file.needs_probability and source.probability is None) or (
+                file.needs_slide and source.slide_path is None
+            ):
                 continue
             target = folder / f"{stem}{file.ending}"
             if named is not None and (len(FILES[name]) == 1 or key == f"{name}-mask"):
                 target = out
-            written[key] = write_whole(
-                target, partial(file.writer(options), source.watched(control, f"Writing {target.name}"))
-            )
+            watched = source.watched(control, f"Writing {target.name}")
+            written[key] = write_whole(target, partial(_write_checked, file.writer(options), watched))
     if "csv" in formats:  # the one format that cannot say what made it
         written["csv-provenance"] = write_whole(folder / f"{stem}-provenance.json", partial(_write_provenance, source))
     return written
@@ -201,6 +203,11 @@ def check_formats(formats: Iterable[str]) -> list[str]:
         if name not in FORMATS:
             raise ExportError(f"There is no export format {name!r}: choose from {', '.join(FORMATS)}.")
     return wanted
+
+
+def _write_checked(writer: Writer, source: Source, path: Path) -> None:
+    writer(source, path)
+    source.check()
 
 
 def _write_provenance(source: Source, path: Path) -> None:

@@ -17,7 +17,7 @@ from napari_histodistill.slide.labels import IGNORE, TUMOUR
 from napari_histodistill.study.pyramid import pixels_at_centres
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     import numpy.typing as npt
@@ -45,7 +45,7 @@ def write_mask(source: Source, path: Path, mpp: float | None = None) -> None:
         Size of a pixel in µm; by default the mask's own. Values are those at the pixels' centres.
     """
     place = _chosen(source, mpp, "mask")
-    picture = Image.fromarray(_sampled(source.strips(ROWS), source.place, place))
+    picture = Image.fromarray(sampled(source.strips(ROWS), source.place, place))
     picture.putpalette([channel for value in range(256) for channel in COLOURS.get(value, (0, 0, 0))])
     _save(picture, path, source, place)
 
@@ -63,7 +63,7 @@ def write_probability(source: Source, path: Path, mpp: float | None = None) -> N
     place = _chosen(source, mpp, "probability")
     probability = source.probability
     strips = ((y, np.asarray(probability[y : y + ROWS])) for y in range(0, source.place.shape[0], ROWS))
-    _save(Image.fromarray(_sampled(strips, source.place, place)), path, source, place)
+    _save(Image.fromarray(sampled(strips, source.place, place)), path, source, place)
 
 
 def write_overlay(source: Source, path: Path, mpp: float | None = None) -> None:
@@ -85,7 +85,7 @@ def write_overlay(source: Source, path: Path, mpp: float | None = None) -> None:
     place = _chosen(source, longest / LONG_SIDE if mpp is None else mpp, "overlay")
     with open_slide(source.slide_path(), mpp=source.place.mpp) as slide:
         picture = slide.overview(place.shape)
-    painted = paint(picture, _sampled(source.strips(ROWS), source.place, place))
+    painted = paint(picture, sampled(source.strips(ROWS), source.place, place))
     figures = figures_of(source)
     share = f" of {figures.tissue_mm2:.2f} square mm tissue ({figures.tumour_percent:.1f}%)"
     text = f"tumour {figures.tumour_mm2:.2f}{share if source.what != 'corrections' else ' square mm set by hand'}"
@@ -106,7 +106,7 @@ def _chosen(source: Source, mpp: float | None, kind: str) -> Place:
     return place
 
 
-def _sampled(strips: Iterator[tuple[int, UInt8]], place: Place, wanted: Place) -> UInt8:
+def sampled(strips: Iterable[tuple[int, UInt8]], place: Place, wanted: Place) -> UInt8:
     """Strips on ``place`` as a whole array on ``wanted``, by the pixels under the centres."""
     if wanted.shape == place.shape:
         out = np.empty(place.shape, np.uint8)

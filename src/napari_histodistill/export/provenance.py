@@ -31,6 +31,8 @@ class Provenance:
         Level-0 (height, width).
     mpp : (float, float)
         Size of a level-0 pixel as (y, x) in µm.
+    origin : (int, int)
+        Level-0 (y, x) where QuPath's coordinates begin.
     model : str or None
         The card's name and a digest of the weights; None for what only a person set.
     round : int or None
@@ -49,6 +51,7 @@ class Provenance:
     fingerprint: str
     slide_shape: tuple[int, int]
     mpp: tuple[float, float]
+    origin: tuple[int, int] = (0, 0)
     model: str | None = None
     round: int | None = None
     threshold: float | None = None
@@ -56,6 +59,12 @@ class Provenance:
     options: dict[str, Any] = field(default_factory=dict)
     version: str = __version__
     date: str = field(default_factory=_now)
+
+    @classmethod
+    def from_dict(cls, said: dict[str, Any]) -> Provenance:
+        """What `as_dict` gave, as of now: by this version, at this moment."""
+        kept = {name: value for name, value in said.items() if name not in {"software", "version", "date"}}
+        return cls(**kept)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

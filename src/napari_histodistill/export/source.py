@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.slide.grid import WorkingGrid
-    from napari_histodistill.study import StudySlide
+    from napari_histodistill.study import Run, StudySlide
 
     UInt8 = npt.NDArray[np.uint8]
     Points = npt.NDArray[np.float64]
@@ -122,6 +122,8 @@ class Source:
         uint8 on the same grid, 255 x probability; numpy or zarr, read in strips.
     slide_path : callable or None
         Gives the slide's file, or raises the sentence that says where it should be; only the overlay asks.
+    check : callable
+        Called when all was read; raises if the mask has changed since this was made.
     """
 
     what: str
@@ -130,6 +132,7 @@ class Source:
     provenance: Provenance
     probability: zarr.Array[Any] | UInt8 | None = None
     slide_path: Callable[[], Path] | None = None
+    check: Callable[[], None] = lambda: None
 
     @property
     def label(self) -> str:
@@ -152,6 +155,19 @@ class Source:
                 yield y, strip
 
         return replace(self, strips=strips)
+
+    def cropped(self, y: int, x: int, height: int, width: int) -> Source:
+        """A window of it, in px of its grid; without probability and overlay."""
+        corner = tuple(c + at * p for c, at, p in zip(self.place.corner_um, (y, x), self.place.pixel_um, strict=True))
+
+        def strips(rows: int) -> Iterator[tuple[int, UInt8]]:
+            for top, strip in self.strips(rows):
+                part = strip[max(0, y - top) : max(0, y + height - top), x : x + width]
+                if len(part):
+                    yield max(top, y) - y, part
+
+        place = replace(self.place, shape=(height, width), corner_um=(corner[0], corner[1]))
+        return replace(self, place=place, strips=strips, probability=None, slide_path=None)
 
     def noting(self, **options: Any) -> Source:
         """The same, with what a writer was told in its provenance."""
@@ -191,16 +207,24 @@ def _pseudo_mask(entry: StudySlide) -> Source:
     run = entry.run
     if run is None or run.pseudo_mask is None:
         raise ExportError(f"{printable(entry.known_path.name)} has no result to export yet: run the teacher first.")
-    summary = run.record.summary or {}
-    provenance = replace(
-        _provenance(entry, "pseudo"),
-        model=run.record.settings.get("model"),
-        threshold=summary.get("threshold"),
-        smoothing_um=summary.get("smoothing_um"),
-        options={"unreadable": summary.get("unreadable", 0)},
-    )
     place = Place.of_grid(entry.grid, entry.origin)
-    return Source("pseudo", place, entry.mask_blocks, provenance, run.probability.levels[0], lambda: entry.slide_path)
+    document = run.pseudo_mask.folder / "zarr.json"
+    before = document.stat()
+
+    def check() -> None:
+        now = document.stat()
+        if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
+            raise ExportError("The mask was changed while it was exported: export it again.")
+
+    return Source(
+        "pseudo",
+        place,
+        entry.mask_blocks,
+        provenance_of(entry, run),
+        run.probability.levels[0],
+        lambda: entry.slide_path,
+        check,
+    )
 
 
 def _corrections(entry: StudySlide) -> Source:
@@ -217,8 +241,23 @@ def _corrections(entry: StudySlide) -> Source:
     return Source("corrections", place, strips, _provenance(entry, "corrections"), None, lambda: entry.slide_path)
 
 
+def provenance_of(
+    entry: StudySlide, run: Run, threshold: float | None = None, smoothing_um: float | None = None
+) -> Provenance:
+    """What made a run's pseudo-mask, with the threshold and smoothing it was written with unless others are given."""
+    summary = run.record.summary or {}
+    return replace(
+        _provenance(entry, "pseudo"),
+        model=run.record.settings.get("model"),
+        threshold=summary.get("threshold") if threshold is None else threshold,
+        smoothing_um=summary.get("smoothing_um") if smoothing_um is None else smoothing_um,
+        options={"unreadable": summary.get("unreadable", 0)},
+    )
+
+
 def _provenance(entry: StudySlide, what: str) -> Provenance:
-    return Provenance(what, entry.known_path.name, entry.fingerprint, entry.grid.slide_shape, entry.mpp)
+    name, grid = entry.known_path.name, entry.grid
+    return Provenance(what, name, entry.fingerprint, grid.slide_shape, entry.mpp, entry.origin)
 
 
 def printable(text: str) -> str:

@@ -17,6 +17,8 @@ TRANSPARENT: Final = (0.0, 0.0, 0.0, 0.0)
 TUMOUR_COLOUR: Final = (0.0, 0.78, 0.55, 1.0)
 TISSUE_COLOUR: Final = (0.0, 0.45, 0.70, 1.0)
 IGNORE_COLOUR: Final = (0.25, 0.25, 0.25, 1.0)
+IMPORT_TUMOUR_COLOUR: Final = (0.95, 0.75, 0.0, 1.0)
+IMPORT_NORMAL_COLOUR: Final = (0.35, 0.55, 0.95, 0.35)
 
 
 def pseudo_mask_colours() -> DirectLabelColormap:
@@ -27,6 +29,19 @@ def pseudo_mask_colours() -> DirectLabelColormap:
             OUTSIDE: TRANSPARENT,
             TUMOUR: TUMOUR_COLOUR,
             NORMAL: TRANSPARENT,
+            IGNORE: IGNORE_COLOUR,
+        }
+    )
+
+
+def import_colours() -> DirectLabelColormap:
+    """What would come in, every value in a colour that the layers below it do not have."""
+    return DirectLabelColormap(
+        color_dict={
+            None: TRANSPARENT,
+            OUTSIDE: TRANSPARENT,
+            TUMOUR: IMPORT_TUMOUR_COLOUR,
+            NORMAL: IMPORT_NORMAL_COLOUR,
             IGNORE: IGNORE_COLOUR,
         }
     )

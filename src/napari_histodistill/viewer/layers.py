@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, Final
 
-from napari_histodistill.viewer.colours import probability_colours, pseudo_mask_colours, tissue_colours
+from napari_histodistill.viewer.colours import import_colours, probability_colours, pseudo_mask_colours, tissue_colours
 from napari_histodistill.viewer.geometry import Frame
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Role(enum.StrEnum):
     TISSUE = "tissue"
     PROBABILITY = "probability"
     PSEUDO_MASK = "pseudo-mask"
+    IMPORT = "import preview"
 
 
 def slide_of(layer: Layer) -> Slide | None:
@@ -67,6 +68,12 @@ def pseudo_mask_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[A
     """Layer data of a pseudo-mask: uint8 (h, w) in memory, values as in `slide.labels`."""
     settings = _settings(slide, frame, Role.PSEUDO_MASK, mask.shape)
     return mask, {**settings, "colormap": pseudo_mask_colours(), "opacity": 0.4}, "labels"
+
+
+def import_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of what would come in: uint8 (h, w), 255 where nothing changes."""
+    settings = _settings(slide, frame, Role.IMPORT, mask.shape)
+    return mask, {**settings, "colormap": import_colours(), "opacity": 0.6}, "labels"
 
 
 def probability_layer(slide: Slide, frame: Frame, levels: Sequence[Any]) -> tuple[Any, dict[str, Any], str]:

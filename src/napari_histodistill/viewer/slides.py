@@ -11,6 +11,7 @@ from psygnal import Signal
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.slide.metadata import is_plausible
+from napari_histodistill.viewer.export import ExportControl
 from napari_histodistill.viewer.geometry import Frame, scale_bar_of
 from napari_histodistill.viewer.layers import SLIDE_KEY, Role, add_layer, find_layer, role_of, slide_layer, slide_of
 from napari_histodistill.viewer.teacher import TeacherControl
@@ -68,6 +69,11 @@ class OpenSlideView:
     def teacher(self) -> TeacherControl:
         """The teacher that is run on the slide; made, and its study looked up, when it is first asked for."""
         return TeacherControl(self)
+
+    @cached_property
+    def export(self) -> ExportControl:
+        """What leaves and comes in; made when it is first asked for."""
+        return ExportControl(self)
 
     @property
     def viewer(self) -> ViewerModel:
@@ -155,6 +161,8 @@ class OpenSlideView:
 
     def close(self, *, wait: bool = False) -> None:
         """Stop all work on the slide, write what is not written (``wait``: to the last bit) and close its file."""
+        if "export" in self.__dict__:
+            self.export.close()
         if "teacher" in self.__dict__:
             self.teacher.close(wait=wait)
         self.tissue.close()
