@@ -247,6 +247,8 @@ class ExportControl:
             return
         before = None if self._result is None else self._result.write_now()
         self._view.teacher.release()  # what is on screen must not be written over what comes in
+        if preview.request.kind == "pseudo":
+            self._view.tissue.forget()
         self.discard()
         self._doing = ExportState.APPLYING
         self._work.start(
