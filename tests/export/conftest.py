@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,21 +39,32 @@ def give_result(entry: StudySlide, mask: np.ndarray) -> None:
     entry.complete_run(run, {"model": "m", "threshold": 0.5, "smoothing_um": 0.0, "unreadable": 0})
 
 
-@pytest.fixture
-def entry(tmp_path: Path) -> StudySlide:
-    """Glass, a box of tissue in it, a box of tumour with a hole in that, and an ignored box."""
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a slide and its study: glass, a box of tissue, a box of tumour with a hole, and an ignored box."""
+    folder = tmp_path_factory.mktemp("template")
     image = np.full((2400, 3200, 3), 240, np.uint8)
     image[400:2000, 800:2800] = (200, 120, 170)
-    path = tmp_path / "data" / "boxes é.tiff"
+    path = folder / "data" / "boxes é.tiff"
     path.parent.mkdir()
-    options = {"resolution": (1e4 / MPP, 1e4 / MPP), "resolutionunit": "CENTIMETER"}
+    options = {"resolution": (1e4 / MPP, 1e4 / MPP), "resolutionunit": "CENTIMETER", "compression": "zlib"}
     tifffile.imwrite(path, image, tile=(256, 256), photometric="rgb", **options)
     with open_slide(path) as slide:
-        entry = Study.create(tmp_path / "study").add_slide(slide, target_mpp=2.0)
+        entry = Study.create(folder / "study").add_slide(slide, target_mpp=2.0)
     assert entry.grid.shape == (600, 800)
     mask = boxes_mask()
     entry.save_tissue(np.where(mask == NORMAL, 1, np.where(mask == TUMOUR, 1, mask)).astype(np.uint8), settings={})
     give_result(entry, mask)
+    return folder
+
+
+@pytest.fixture
+def entry(template: Path, tmp_path: Path) -> StudySlide:
+    """The slide of the template, in a copy of it."""
+    for name in ("data", "study"):
+        shutil.copytree(template / name, tmp_path / name)
+    entry = Study.open(tmp_path / "study").slide_named()
+    entry.save()  # the template's slide is not its
     return entry
 
 

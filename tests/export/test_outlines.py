@@ -153,15 +153,15 @@ def as_shape(region):
 
 
 def test_polygons_leave_as_soon_as_they_end_so_that_memory_holds_only_open_ones():
-    strip = np.zeros((8, 4000), bool)
+    strip = np.zeros((8, 800), bool)
     strip[2:5, ::4] = True
-    tracer = Tracer(4000)
+    tracer = Tracer(800)
     left = 0
     for _ in range(20):
         left += len(tracer.feed(strip))
         assert not tracer._parts
         assert not tracer._chains
-    assert left == 20 * 1000
+    assert left == 20 * 200
 
 
 @pytest.mark.parametrize("tolerance", [0.3, 1, 3, 20])
