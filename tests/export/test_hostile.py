@@ -69,6 +69,13 @@ def test_broken_geojson_is_a_sentence(refusal, tmp_path, case):
     assert sentence in refusal(file)
 
 
+@pytest.mark.parametrize("ending", ["geojson", "xml", "png", "txt"])
+def test_hostile_file_names_do_not_reach_the_terminal(refusal, tmp_path, ending):
+    file = tmp_path / f"a\n\x1b[2J\u202e.{ending}"
+    file.write_text("{")
+    assert refusal(file).isprintable()
+
+
 def test_rings_of_too_few_points_are_counted_not_drawn(entry, tmp_path):
     file = tmp_path / "a.geojson"
     file.write_text("[" + ",".join(feature(rings) for rings in ("[]", "[[]]", "[[[1,1]]]", "[[[1,1],[90,90]]]")) + "]")

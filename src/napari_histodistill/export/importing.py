@@ -134,10 +134,11 @@ def preview_import(request: ImportRequest, control: JobControl) -> ImportPreview
     """
     if request.kind not in AS:
         raise ImportFileError(f"A file comes in as one of {', '.join(AS)}, not as {request.kind!r}.")
-    if not request.file.exists():
-        raise ImportFileError(f"{request.file} does not exist: check the name.")
     entry = StudySlide.open(request.slide)
-    labels, said, notes = _read(entry, request, control)
+    try:
+        labels, said, notes = _read(entry, request, control)
+    except ImportFileError as error:
+        raise ImportFileError(printable(str(error))) from error  # names in it are the file's
     if request.kind == "pseudo":
         _fill_from_tissue(entry, labels, control)
         notes.append("The pseudo-mask that the study holds for this slide is replaced; corrections stay.")
@@ -170,6 +171,8 @@ def _read(
     entry: StudySlide, request: ImportRequest, control: JobControl
 ) -> tuple[UInt8, tuple[int, int, int, int] | None, list[str]]:
     """Labels, 255 where the file says nothing; the window of what it says; notes."""
+    if not request.file.exists():
+        raise ImportFileError(f"{request.file} does not exist: check the name.")
     name = request.file.name.lower()
     place = Place.of_grid(entry.grid, entry.origin)
     control.progress(0, 0, f"Reading {printable(request.file.name)}")

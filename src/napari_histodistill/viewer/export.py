@@ -17,6 +17,7 @@ from napari_histodistill.export import (
     ImportRequest,
     apply_import,
     preview_import,
+    printable,
     run_export,
     sampled,
     source_of,
@@ -223,13 +224,14 @@ class ExportControl:
 
     def _on_previewed(self, preview: ImportPreview) -> None:
         if preview.window is None:
-            self._finish(" ".join([f"{preview.request.file.name} says nothing that can be used.", *preview.notes]))
+            name = printable(preview.request.file.name)
+            self._finish(" ".join([f"{name} says nothing that can be used.", *preview.notes]))
             return
         self.preview = preview
         view = self._view
         add_layer(view.viewer, import_layer(view.slide, view.frame, preview.labels))
         areas = ", ".join(f"{name} {area:.3f} mm²" for name, area in preview.areas_mm2.items())
-        self._finish(" ".join([f"{preview.request.file.name}: {areas}.", *preview.notes]))
+        self._finish(" ".join([f"{printable(preview.request.file.name)}: {areas}.", *preview.notes]))
 
     def discard(self) -> None:
         """Forget what would come in."""
@@ -254,7 +256,7 @@ class ExportControl:
         self._work.start(
             ThreadJob(_do_after, _After(before, apply_import, preview)),
             progress=self._on_progress,
-            done=lambda _: self._on_applied(f"{preview.request.file.name} is in the study."),
+            done=lambda _: self._on_applied(f"{printable(preview.request.file.name)} is in the study."),
             failed=self._on_apply_failed,
         )
         self.changed.emit()

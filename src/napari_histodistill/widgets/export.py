@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from qtpy.QtCore import QUrl
+from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -80,7 +80,7 @@ class ExportWidget(Panel):
         self.what, self.formats = _choice(WHAT), _choice({})
         for name, (format_, tip) in FORMATS.items():
             self.formats.addItem(name, format_)
-            self.formats.setItemData(self.formats.count() - 1, tip, 3)  # Qt's role of a tool tip
+            self.formats.setItemData(self.formats.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         section.addLayout(row(QLabel("What"), self.what, stretch=1))
         section.addLayout(row(QLabel("As"), self.formats, stretch=1))
         self.hint = WrappedLabel("")
@@ -136,6 +136,7 @@ class ExportWidget(Panel):
         self.cancel_button.clicked.connect(self._cancel)
         self.column.addLayout(row(self.bar, self.cancel_button, stretch=0))
         self.status = WrappedLabel("")
+        self.status.setTextFormat(Qt.TextFormat.PlainText)  # it shows names of files
         self.column.addWidget(self.status)
         self.apply_button, self.discard_button = QPushButton("Apply"), QPushButton("Discard")
         self.apply_button.clicked.connect(self._apply)
