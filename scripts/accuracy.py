@@ -15,7 +15,6 @@ import fnmatch
 import json
 import os
 import platform
-import subprocess
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -146,8 +145,6 @@ def run(cell: Cell, data: Path, work: Path, threads: int, device: str) -> dict[s
             name: {key: values[key] for key in KEYS}
             for name, values in measure(folder / "rounds" / str(ROUNDS)).items()
         }
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
     return {
         **asdict(cell),
         "command": command(cell),
@@ -156,7 +153,7 @@ def run(cell: Cell, data: Path, work: Path, threads: int, device: str) -> dict[s
         "last_student": last,
         "seconds": round(seconds),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {threads} used, {device}",
-        "version": f"{__version__} {commit.stdout.strip()}",
+        "version": __version__,
     }
 
 

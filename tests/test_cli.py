@@ -118,7 +118,7 @@ def test_segment_leaves_mask_and_exports_that_agree_with_its_json(slide, tmp_pat
     summary = json.loads(result.stdout)
     assert 0 < summary["tumour_mm2"] < summary["tissue_mm2"] < 1024 * 1536 * 0.25e-6
     exports = {name: Path(path) for name, path in summary["exports"].items()}
-    assert set(exports) == {*formats.split(","), "png-mask"}
+    assert set(exports) >= {*formats.split(","), "png-mask", "png-probability", "csv-regions"}
     assert all(path.exists() for path in exports.values())
     assert json.loads(exports["geojson"].read_text())["type"] == "FeatureCollection"
     with exports["csv"].open(newline="") as file:
@@ -188,3 +188,50 @@ def test_a_16_bit_grey_picture_is_converted_and_said_so(tmp_path):
     tifffile.imwrite(path, np.random.default_rng(0).integers(0, 65535, (400, 300), dtype=np.uint16))
     facts = json.loads(run("info", path, "--mpp", 0.5, "--json").stdout)
     assert any("8 bits" in warning for warning in facts["warnings"])
+
+
+@pytest.fixture(scope="module")
+def result(slide, tmp_path_factory) -> Path:
+    """A study with a segmented slide."""
+    study = tmp_path_factory.mktemp("result") / "study"
+    done = run("segment", slide, "--study", study, "--json")
+    assert done.exit_code == 0, done.output
+    return study
+
+
+def test_export_writes_one_format_and_says_where(result, tmp_path):
+    done = run("export", result, "--format", "ome-tiff,csv", "--out", tmp_path, "--json")
+    assert done.exit_code == 0, done.output
+    written = json.loads(done.stdout)
+    assert Path(written["ome-tiff"]) == tmp_path / "small.ome.tiff"
+    assert {Path(path).parent for path in written.values()} == {tmp_path}
+    named = run("export", result, "--slide", "small.tiff", "--format", "geojson", "--out", tmp_path / "a.geojson")
+    assert named.exit_code == 0
+    assert json.loads((tmp_path / "a.geojson").read_text())["histodistill"]["slide"] == "small.tiff"
+
+
+def test_export_refuses_with_a_sentence_what_there_is_not(result):
+    assert "no slide 'other'" in refusal("export", result, "--slide", "other", "--format", "csv")
+    assert "no round" in refusal("export", result, "--what", "prediction", "--format", "csv")
+    assert "no corrections" in refusal("export", result, "--what", "corrections", "--format", "csv")
+    assert "no export format" in refusal("export", result, "--format", "docx")
+
+
+def test_import_tells_where_a_file_lands_and_writes_it_as_corrections(result, tmp_path):
+    square = [[[200, 100], [400, 100], [400, 300], [200, 300], [200, 100]]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": square}}
+    feature["properties"] = {"classification": {"name": "Gland=1"}}
+    file = tmp_path / "a.geojson"
+    file.write_text(json.dumps(feature))
+    arguments = ("import", result, file, "--as", "corrections", "--class", "Gland=1=tumour", "--json")
+    dry = run(*arguments, "--dry-run")
+    assert dry.exit_code == 0, dry.output
+    told = json.loads(dry.stdout)
+    assert told["areas"] == {"tumour mm²": pytest.approx(0.01, rel=0.1)}
+    assert not told["applied"]
+    assert "no corrections" in refusal("export", result, "--what", "corrections", "--format", "csv")
+    assert json.loads(run(*arguments).stdout) == {**told, "applied": True}
+    out = run("export", result, "--what", "corrections", "--format", "csv", "--out", tmp_path)
+    assert out.exit_code == 0
+    (row,) = csv.DictReader((tmp_path / "small-corrections.csv").open(encoding="utf-8"))
+    assert float(row["tumour_mm2"]) == pytest.approx(0.01, rel=0.1)

@@ -1,4 +1,4 @@
-"""The command line: ``histodistill info | segment | cut | train-teacher | evaluate | demo``.
+"""The command line: ``histodistill``.
 
 Results go to stdout (one JSON object with ``--json``), progress and warnings to stderr. What the user can mend is one
 sentence on stderr and exit code 2.
@@ -146,7 +146,7 @@ def info(slide: Path, mpp: float | None, as_json: bool) -> None:
     callback=_split_exports,
     default="",
     metavar="FORMATS",
-    help="Comma-separated: ome-zarr, geojson, png, csv.",
+    help="Comma-separated: ome-zarr, ome-tiff, geojson, asap-xml, png, csv.",
 )
 @json_option
 def segment(slide: Path, study: Path, exports: list[str], as_json: bool, **options: Any) -> None:
@@ -154,6 +154,97 @@ def segment(slide: Path, study: Path, exports: list[str], as_json: bool, **optio
     from napari_histodistill.predict import PredictRequest
 
     _print_result(_segment(PredictRequest(slide_path=slide, study_folder=study, **options), exports), as_json)
+
+
+study_argument = click.argument("study", type=click.Path(path_type=Path))
+slide_option = click.option(
+    "--slide", metavar="NAME", help="Of the study's slides, by file name; needed if it has more."
+)
+
+
+@main.command()
+@study_argument
+@slide_option
+@click.option(
+    "--format",
+    "formats",
+    callback=_split_exports,
+    required=True,
+    metavar="F",
+    help="ome-zarr, ome-tiff, geojson, asap-xml, png or csv; several with commas.",
+)
+@click.option(
+    "--what",
+    type=click.Choice(["pseudo", "corrections", "prediction"]),
+    default="pseudo",
+    show_default=True,
+    help="The mask with corrections laid over it, the corrections alone, or what a round predicts.",
+)
+@click.option("--round", "round_number", type=click.IntRange(1), help="Whose prediction.  [default: the last]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder, or a file name.  [default: in the study]")
+@click.option(
+    "--tolerance",
+    "tolerance_um",
+    type=click.FloatRange(0),
+    metavar="UM",
+    help="How far polygons may miss outlines, in µm.  [default: 0.3 px of the mask, which loses nothing]",
+)
+@click.option(
+    "--mpp", type=click.FloatRange(0, min_open=True), help="µm per pixel of pictures.  [default: the mask's own]"
+)
+@json_option
+def export(study: Path, slide: str | None, formats: list[str], out: Path | None, as_json: bool, **options: Any) -> None:
+    """Write files of what STUDY holds of a slide, for other tools."""
+    from napari_histodistill.export import ExportOptions, ExportRequest, run_export
+    from napari_histodistill.study import Study
+
+    how = ExportOptions(tolerance_um=options["tolerance_um"], mpp=options["mpp"])
+    entry = Study.open(study).slide_named(slide)
+    request = ExportRequest(entry.folder, tuple(formats), options["what"], options["round_number"], out, how)
+    written = console.run(run_export, request)
+    _print_result({name: str(path) for name, path in written.items()}, as_json)
+
+
+@main.command(name="import")
+@study_argument
+@click.argument("file", type=click.Path(path_type=Path))
+@slide_option
+@click.option(
+    "--as",
+    "kind",
+    type=click.Choice(["pseudo", "corrections"]),
+    required=True,
+    help="Replace the slide's pseudo-mask, or lay it over the corrections.",
+)
+@click.option(
+    "--mpp",
+    type=click.FloatRange(0, min_open=True),
+    help="µm per pixel of a mask image.  [default: as the file says, or over the whole slide]",
+)
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME=MEANING",
+    help="What a class of the file means: tumour, normal, ignore or outside. May be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Say where it lands and write nothing.")
+@json_option
+def import_file(
+    study: Path, file: Path, slide: str | None, classes: tuple[str, ...], dry_run: bool, as_json: bool, **options: Any
+) -> None:
+    """Bring FILE (GeoJSON of QuPath, ASAP XML, or a mask as PNG, TIFF or OME-Zarr) into STUDY."""
+    from napari_histodistill.export import ImportRequest, apply_import, preview_import
+    from napari_histodistill.study import Study
+
+    meanings = dict(pair.rpartition("=")[::2] for pair in classes)
+    entry = Study.open(study).slide_named(slide)
+    preview = console.run(preview_import, ImportRequest(entry.folder, file, classes=meanings, **options))
+    for note in preview.notes:
+        click.secho(f"Note: {note}", err=True, fg="yellow")
+    if not dry_run:
+        console.run(apply_import, preview)
+    _print_result(preview.summary(applied=not dry_run), as_json)
 
 
 @main.command()

@@ -4,51 +4,30 @@ from __future__ import annotations
 
 import csv
 import json
-from pathlib import Path
+import xml.etree.ElementTree as ET
 
+import geojson
 import numpy as np
+import openslide
 import pytest
+import shapely
 import tifffile
 import zarr
 from ome_zarr_models.v05 import Image as OmeImage
 from ome_zarr_models.v05 import ImageLabel, Labels
 from PIL import Image
 
+from napari_histodistill import __version__
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.export import FORMATS, ExportError, export_slide, picture
-from napari_histodistill.slide import open_slide
-from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
-from napari_histodistill.study import Study, StudySlide
+from napari_histodistill.export import FORMATS, ExportError, ExportOptions, export_slide, picture
+from napari_histodistill.jobs import InlineControl, JobCancelled
+from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
+from napari_histodistill.study import NO_CORRECTION, StudySlide
 
-MPP = 0.5
 TUMOUR_BOX = (200, 360, 300, 500)
-"""top, bottom, left, right in px of the working grid, which has 4 x 4 level-0 px each."""
+"""top, bottom, left, right in px of the working grid, which has 4 x 4 level-0 px each (see conftest)."""
 HOLE_BOX = (240, 280, 350, 400)
 IGNORE_BOX = (10, 20, 700, 730)
-
-
-@pytest.fixture
-def entry(tmp_path: Path) -> StudySlide:
-    """Glass, a box of tissue in it, a box of tumour with a hole in that, and an ignored box."""
-    image = np.full((2400, 3200, 3), 240, np.uint8)
-    image[400:2000, 800:2800] = (200, 120, 170)
-    path = tmp_path / "data" / "boxes é.tiff"
-    path.parent.mkdir()
-    options = {"resolution": (1e4 / MPP, 1e4 / MPP), "resolutionunit": "CENTIMETER"}
-    tifffile.imwrite(path, image, tile=(256, 256), photometric="rgb", **options)
-    with open_slide(path) as slide:
-        entry = Study.create(tmp_path / "study").add_slide(slide, target_mpp=2.0)
-    assert entry.grid.shape == (600, 800)
-    mask = np.full((600, 800), OUTSIDE, np.uint8)
-    mask[100:500, 200:700] = NORMAL
-    for (top, bottom, left, right), value in [(TUMOUR_BOX, TUMOUR), (HOLE_BOX, NORMAL), (IGNORE_BOX, IGNORE)]:
-        mask[top:bottom, left:right] = value
-    run = entry.new_run({"model": "m"})
-    run.probability.write(0, 0, np.where(mask == TUMOUR, 204, np.where(mask == NORMAL, 51, 0)).astype(np.uint8))
-    with run.replace_pseudo_mask() as target:
-        target.write(0, 0, mask)
-    entry.complete_run(run, {"model": "m", "threshold": 0.5, "smoothing_um": 0.0, "unreadable": 0})
-    return entry
 
 
 def features(path):
@@ -69,7 +48,10 @@ def level0(box):
 
 def test_every_format_is_written_under_the_slides_name(entry, tmp_path):
     written = export_slide(entry, FORMATS, tmp_path / "out")
-    assert list(written) == ["ome-zarr", "geojson", "png", "png-mask", "csv"]
+    assert list(written) == [
+        "ome-zarr", "ome-tiff", "geojson", "asap-xml", "png", "png-mask", "png-probability", "csv", "csv-regions",
+        "csv-provenance",
+    ]  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in written.values())
     assert written["png"].name == "boxes é-overlay.png"
 
@@ -77,7 +59,7 @@ def test_every_format_is_written_under_the_slides_name(entry, tmp_path):
 def test_by_default_files_go_to_the_study_and_replace_their_predecessors(entry):
     for _ in range(2):
         written = export_slide(entry.folder, ["ome-zarr", "csv"])
-    assert [path.parent for path in written.values()] == [entry.folder / "exports"] * 2
+    assert [path.parent for path in written.values()] == [entry.folder / "exports"] * 4
 
 
 def test_geojson_has_its_edges_where_the_mask_has_them_in_level_0_px(entry):
@@ -116,7 +98,7 @@ def test_corrections_are_in_every_export(entry):
 def test_csv_holds_the_figures(entry):
     (row,) = csv.DictReader(export_slide(entry, ["csv"])["csv"].open(encoding="utf-8"))
     assert row["slide"] == "boxes é.tiff"
-    assert (row["width_px"], row["height_px"], row["mpp_x"], row["model"]) == ("3200", "2400", "0.5", "m")
+    assert (row["width_px"], row["height_px"], row["mpp_x"], row["model"]) == ("3200", "2400", "0.5", "m 0123456789ab")
     tumour, tissue = 160 * 200 - 40 * 50, 400 * 500
     assert float(row["tissue_mm2"]) == pytest.approx(tissue * 4e-6)
     assert float(row["tumour_percent"]) == pytest.approx(100 * tumour / tissue)
@@ -178,7 +160,9 @@ def test_scale_bars_are_round(longest, length, label):
 
 
 def test_an_unknown_format_is_refused_before_anything_is_written(entry):
-    with pytest.raises(ExportError, match="no export format 'tiff': choose from ome-zarr, geojson, png, csv"):
+    with pytest.raises(
+        ExportError, match="no export format 'tiff': choose from ome-zarr, ome-tiff, geojson, asap-xml, png, csv"
+    ):
         export_slide(entry, ["csv", "tiff"])
     assert not (entry.folder / "exports").exists()
 
@@ -189,7 +173,7 @@ def test_a_slide_without_a_result_is_a_sentence(entry, name):
         (folder / "run.json").unlink()
     with pytest.raises(HistodistillError, match="run the teacher first"):
         export_slide(entry, [name])
-    assert list((entry.folder / "exports").iterdir()) == []
+    assert not (entry.folder / "exports").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(entry, tmp_path):
@@ -201,6 +185,191 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(entry, tmp_path):
 def test_only_the_overlay_needs_the_slide(entry):
     entry.slide_path.unlink()
     moved = StudySlide.open(entry.folder)
-    assert len(export_slide(moved, ["ome-zarr", "geojson", "csv"])) == 3
+    export_slide(moved, [name for name in FORMATS if name != "png"])
     with pytest.raises(HistodistillError, match="no longer there"):
         export_slide(moved, ["png"])
+
+
+def test_ome_tiff_is_a_pyramid_in_place_for_tifffile_and_openslide(entry):
+    path = export_slide(entry, ["ome-tiff"])["ome-tiff"]
+    with tifffile.TiffFile(path) as file:
+        (series,) = file.series
+        assert file.is_ome
+        assert [level.shape for level in series.levels] == [(600, 800), (300, 400)]
+        page = file.pages[0]
+        assert (page.is_tiled, page.compression.name, len(page.subifds)) == (True, "ADOBE_DEFLATE", 1)
+        labels, half = series.levels[0].asarray(), series.levels[1].asarray()
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+    assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeXUnit"]) == (2, "µm")
+    stored = np.asarray(entry.pseudo_mask())
+    np.testing.assert_array_equal(labels, stored)
+    np.testing.assert_array_equal(half, stored[1::2, 1::2])
+    slide = openslide.OpenSlide(path)
+    assert slide.dimensions == (800, 600)
+    assert float(slide.properties[openslide.PROPERTY_NAME_MPP_X]) == pytest.approx(2, rel=1e-4)
+    region = np.asarray(slide.read_region((300, 200), 0, (10, 10)))
+    assert (region[..., :3] == (220, 20, 40)).all()
+
+
+def test_ome_tiff_takes_any_size_of_mask(entry, with_result):
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 4, entry.grid.shape).astype(np.uint8)
+    with_result(entry, mask)
+    np.testing.assert_array_equal(tifffile.imread(export_slide(entry, ["ome-tiff"])["ome-tiff"]), mask)
+
+
+@pytest.mark.parametrize("tolerance", [None, 5.0, 40.0])
+def test_geojson_is_valid_for_independent_readers_at_any_tolerance(hard, tolerance):
+    options = ExportOptions(tolerance_um=tolerance)
+    collection = geojson.loads(export_slide(hard, ["geojson"], options=options)["geojson"].read_text(encoding="utf-8"))
+    assert collection.is_valid
+    shapes = [shapely.geometry.shape(feature.geometry) for feature in collection.features]
+    assert all(shape.is_valid for shape in shapes)
+    mask = np.asarray(hard.pseudo_mask())
+    assert sum(feature.properties["measurements"]["Area µm^2"] for feature in collection.features) == (
+        pytest.approx(4 * np.isin(mask, (TUMOUR, IGNORE)).sum())
+    )
+    assert any(len(feature.geometry.coordinates) > 1 for feature in collection.features)
+
+
+def test_simplification_takes_points_away(hard):
+    def points(tolerance):
+        written = export_slide(hard, ["geojson"], options=ExportOptions(tolerance_um=tolerance))
+        return len(written["geojson"].read_text(encoding="utf-8"))
+
+    assert points(20) < points(4) < points(None)
+
+
+def test_geojson_measures_areas_and_mean_probability(entry):
+    tumour = features(export_slide(entry, ["geojson"])["geojson"])["Tumor"]["properties"]["measurements"]
+    assert tumour["Area µm^2"] == 4 * (160 * 200 - 40 * 50)
+    assert tumour["Mean probability"] == pytest.approx(0.8, abs=1e-4)
+    corners = 8 * (2 - np.sqrt(2))  # each of eight corners is cut by a pixel of 2 µm
+    assert tumour["Perimeter µm"] == pytest.approx(2 * (2 * (160 + 200) + 2 * (40 + 50)) - corners, abs=0.1)
+
+
+def test_regions_are_told_in_um_and_level_0_px(entry):
+    rows = list(csv.DictReader(export_slide(entry, ["csv"])["csv-regions"].open(encoding="utf-8")))
+    ignored, tumour = sorted(rows, key=lambda row: row["class"])
+    assert (ignored["class"], tumour["class"]) == ("Ignore*", "Tumor")
+    assert (float(ignored["centroid_y_px"]), float(ignored["centroid_x_px"])) == (60, 2860)
+    assert (float(ignored["centroid_y_um"]), float(ignored["centroid_x_um"])) == (30, 1430)
+    assert (tumour["holes"], float(tumour["area_um2"])) == ("1", 4 * (160 * 200 - 40 * 50))
+
+
+def test_asap_holds_every_ring_as_a_polygon_of_a_group(entry):
+    root = ET.parse(export_slide(entry, ["asap-xml"])["asap-xml"]).getroot()
+    groups = {group.get("Name") for group in root.iter("Group")}
+    found = [(annotation.get("PartOfGroup"), annotation) for annotation in root.iter("Annotation")]
+    assert sorted(name for name, _ in found) == ["Exclude", "Ignore*", "Tumor"]
+    assert {name for name, _ in found} <= groups
+    for name, annotation in found:
+        points = np.array([(float(c.get("X")), float(c.get("Y"))) for c in annotation.iter("Coordinate")])
+        box = {"Tumor": TUMOUR_BOX, "Exclude": HOLE_BOX, "Ignore*": IGNORE_BOX}[name]
+        assert box_of(points) == level0(box)
+
+
+@pytest.mark.parametrize("mpp", [2, 5, 1.3])
+def test_pictures_have_the_pixels_that_were_asked_for(entry, mpp):
+    written = export_slide(entry, ["png"], options=ExportOptions(mpp=mpp))
+    mask, probability = (Image.open(written[name]) for name in ("png-mask", "png-probability"))
+    overlay = Image.open(written["png"])
+    assert mask.size == probability.size == (round(1600 / mpp), round(1200 / mpp))
+    assert overlay.width == mask.width
+    assert mask.info["dpi"][0] == pytest.approx(25400 / mpp, rel=2e-3)
+    top, bottom, left, right = (round(2 * value / mpp) for value in TUMOUR_BOX)
+    tumour = np.asarray(mask) == TUMOUR
+    assert np.flatnonzero(tumour.any(axis=1))[[0, -1]].tolist() == pytest.approx([top, bottom - 1], abs=1)
+    assert np.flatnonzero(tumour.any(axis=0))[[0, -1]].tolist() == pytest.approx([left, right - 1], abs=1)
+    assert set(np.unique(np.asarray(probability))) == {0, 51, 204}
+
+
+def test_a_picture_too_large_to_make_is_refused_with_a_size_that_works(entry):
+    with pytest.raises(ExportError, match=r"choose .* µm per pixel or more"):
+        export_slide(entry, ["png"], options=ExportOptions(mpp=0.01))
+
+
+def provenance_of(key, path):
+    if key == "ome-zarr":
+        return zarr.open_group(path, mode="r").attrs["histodistill"]
+    if key == "ome-tiff":
+        with tifffile.TiffFile(path) as file:
+            return json.loads(tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Description"])
+    if key == "geojson":
+        return json.loads(path.read_text(encoding="utf-8"))["histodistill"]
+    if key == "asap-xml":
+        text = path.read_text(encoding="ascii")
+        return json.loads(text[text.index("<!--") + 4 : text.index("-->")])
+    if key.startswith("png"):
+        return json.loads(Image.open(path).text["histodistill"])
+    return json.loads(path.with_name("boxes é-provenance.json").read_text(encoding="ascii"))
+
+
+def test_every_file_says_what_made_it(entry):
+    written = export_slide(entry, FORMATS, options=ExportOptions(tolerance_um=3))
+    for key, path in written.items():
+        said = provenance_of(key, path)
+        assert (said["software"], said["version"]) == ("napari-histodistill", __version__)
+        assert (said["slide"], said["fingerprint"]) == ("boxes é.tiff", entry.fingerprint)
+        assert (said["model"], said["threshold"], said["smoothing_um"]) == ("m 0123456789ab", 0.5, 0)
+        assert (said["what"], said["round"], said["options"]["tolerance_um"]) == ("pseudo", None, 3)
+        assert said["date"].startswith("20")
+
+
+def test_corrections_leave_on_their_own(entry):
+    entry.save_corrections_region(110, 210, np.full((20, 30), TUMOUR, np.uint8))
+    entry.save_corrections_region(300, 310, np.full((10, 10), NORMAL, np.uint8))
+    written = export_slide(entry, FORMATS, what="corrections")
+    assert "png-probability" not in written
+    assert written["geojson"].name == "boxes é-corrections.geojson"
+    assert set(features(written["geojson"])) == {"Tumor", "Normal"}
+    labels = tifffile.imread(written["ome-tiff"])
+    assert (labels == NO_CORRECTION).sum() == labels.size - 700
+    group = zarr.open_group(written["ome-zarr"], mode="r")
+    ImageLabel.from_zarr(group)
+    np.testing.assert_array_equal(group["0"][:], labels)
+    (row,) = csv.DictReader(written["csv"].open(encoding="utf-8"))
+    assert (float(row["tumour_mm2"]), float(row["normal_mm2"])) == pytest.approx((600 * 4e-6, 100 * 4e-6))
+    assert provenance_of("ome-tiff", written["ome-tiff"])["model"] is None
+
+
+@pytest.mark.parametrize(
+    ("what", "number", "sentence"),
+    [
+        ("prediction", None, "holds no round"),
+        ("corrections", None, "no corrections"),
+        ("pseudo", 2, "leave it out"),
+        ("everything", None, "choose from pseudo, corrections, prediction"),
+    ],
+)
+def test_what_the_study_does_not_hold_is_a_sentence(entry, what, number, sentence):
+    with pytest.raises(ExportError, match=sentence):
+        export_slide(entry, ["csv"], what=what, round_number=number)
+
+
+def test_a_file_name_can_be_given(entry, tmp_path):
+    assert export_slide(entry, ["geojson"], tmp_path / "a.geojson") == {"geojson": tmp_path / "a.geojson"}
+    assert export_slide(entry, ["ome-tiff"], tmp_path / "b.tif")["ome-tiff"] == tmp_path / "b.tif"
+    assert export_slide(entry, ["ome-zarr"], tmp_path / "c.zarr")["ome-zarr"] == tmp_path / "c.zarr"
+    assert export_slide(entry, ["png"], tmp_path / "d.png")["png-mask"] == tmp_path / "d.png"
+    assert export_slide(entry, ["geojson"], tmp_path / "folder")["geojson"].parent == tmp_path / "folder"
+
+
+def test_hostile_slide_names_are_safe_in_file_names_and_in_files(entry, tmp_path):
+    entry.known_path = entry.known_path.with_name("a\"\n<b>\u202e--&'..;gnp.tiff")
+    written = export_slide(entry, [name for name in FORMATS if name != "png"], tmp_path / "out")
+    for path in (tmp_path / "out").iterdir():
+        assert path.name.isprintable()
+        assert not set("\"<>\n'") & set(path.name)
+    for key in ("ome-tiff", "geojson", "asap-xml", "ome-zarr"):
+        assert provenance_of(key, written[key])["slide"] == entry.known_path.name
+    assert "\n<" not in written["csv"].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["ome-tiff", "geojson", "ome-zarr"])
+def test_a_cancelled_export_leaves_nothing(entry, name):
+    control = InlineControl()
+    control.cancel()
+    with pytest.raises(JobCancelled):
+        export_slide(entry, [name], control=control)
+    assert list((entry.folder / "exports").iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -223,3 +224,19 @@ def test_a_pseudo_mask_is_replaced_whole_or_not_at_all(masked):
         assert np.array_equal(masked.pseudo_mask()[:], before)
     assert (masked.pseudo_mask()[:4, :4] == 3).all()
     assert sorted(path.name for path in run.folder.glob("pseudo*")) == ["pseudo-mask.ome.zarr"]
+
+
+def test_a_slide_is_named_by_its_file_or_is_the_only_one(study, fake_slide, tmp_path):
+    with pytest.raises(StudyError, match="holds no slides yet"):
+        study.slide_named()
+    first = study.add_slide(fake_slide)
+    assert study.slide_named().folder == first.folder
+    assert study.slide_named("my slide é").folder == first.folder
+    (tmp_path / "other").mkdir()
+    second = study.add_slide(dataclasses.replace(fake_slide, path=tmp_path / "other" / "b.svs", fingerprint="two"))
+    assert study.slide_named("b.svs").folder == second.folder
+    assert study.slide_named(first.folder.name).folder == first.folder
+    with pytest.raises(StudyError, match="several slides"):
+        study.slide_named()
+    with pytest.raises(StudyError, match=r"no slide 'c\.svs': choose from 'b\.svs', 'my slide é\.svs'"):
+        study.slide_named("c.svs")

@@ -1,23 +1,41 @@
-"""Files for other tools: OME-Zarr, GeoJSON for QuPath, PNG and CSV."""
+"""Files for other tools and from them: OME-Zarr, OME-TIFF, GeoJSON for QuPath, ASAP XML, PNG and CSV."""
 
 from napari_histodistill.export.export import (
     FORMATS,
-    ExportError,
+    ExportOptions,
+    ExportRequest,
     check_formats,
-    export_csv,
-    export_geojson,
-    export_ome_zarr,
-    export_png,
     export_slide,
+    export_source,
+    run_export,
 )
+from napari_histodistill.export.importing import ImportPreview, ImportRequest, apply_import, preview_import
+from napari_histodistill.export.picture import sampled
+from napari_histodistill.export.provenance import KEY, Provenance
+from napari_histodistill.export.rasterise import ImportFileError
+from napari_histodistill.export.source import WHAT, ExportError, Place, Source, printable, provenance_of, source_of
 
 __all__ = [
     "FORMATS",
+    "KEY",
+    "WHAT",
     "ExportError",
+    "ExportOptions",
+    "ExportRequest",
+    "ImportFileError",
+    "ImportPreview",
+    "ImportRequest",
+    "Place",
+    "Provenance",
+    "Source",
+    "apply_import",
     "check_formats",
-    "export_csv",
-    "export_geojson",
-    "export_ome_zarr",
-    "export_png",
     "export_slide",
+    "export_source",
+    "preview_import",
+    "printable",
+    "provenance_of",
+    "run_export",
+    "sampled",
+    "source_of",
 ]

@@ -95,6 +95,25 @@ class Study:
         """The entry of the slide with this fingerprint, if it has one."""
         return next((slide for slide in self.slides() if slide.fingerprint == fingerprint), None)
 
+    def slide_named(self, name: str | None = None) -> StudySlide:
+        """The slide with this file name (with or without its ending), or the only one.
+
+        Raises
+        ------
+        StudyError
+            If none or several are meant; the sentence lists what there is.
+        """
+        slides = self.slides()
+        found = [one for one in slides if name in {None, one.known_path.name, one.known_path.stem, one.folder.name}]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(repr(one.folder.name if len(found) > 1 else one.known_path.name) for one in found or slides)
+        if not slides:
+            raise StudyError(f"{self.folder} holds no slides yet: segment one first.")
+        if not found:
+            raise StudyError(f"{self.folder} has no slide {name!r}: choose from {names}.")
+        raise StudyError(f"{self.folder} has several slides that may be meant: choose one of {names}.")
+
     def add_slide(self, slide: Slide, target_mpp: float = 2.0) -> StudySlide:
         """The slide's entry: a new one, or the one it has (its path is brought up to date).
 

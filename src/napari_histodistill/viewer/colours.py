@@ -24,6 +24,8 @@ NORMAL_COLOUR: Final = (0.34, 0.71, 0.91, 1.0)
 """Normal tissue where it must be seen: light blue, which H&E does not hold either."""
 REMOVED_COLOUR: Final = (1.0, 1.0, 1.0, 1.0)
 BECOMES_TUMOUR: Final = (0.95, 0.90, 0.25, 1.0)
+IMPORT_TUMOUR_COLOUR: Final = (0.95, 0.75, 0.0, 1.0)
+IMPORT_NORMAL_COLOUR: Final = (0.35, 0.55, 0.95, 0.35)
 
 
 def pseudo_mask_colours() -> DirectLabelColormap:
@@ -53,8 +55,21 @@ def prediction_colours() -> DirectLabelColormap:
 
 
 def difference_colours() -> DirectLabelColormap:
-    """1, tumour in the prediction only: orange; 2, tumour in the pseudo-mask only: blue."""
+    """1, tumour in the prediction only: yellow; 2, tumour in the pseudo-mask only: blue."""
     return DirectLabelColormap(color_dict={None: TRANSPARENT, 0: TRANSPARENT, 1: ADDED_COLOUR, 2: GONE_COLOUR})
+
+
+def import_colours() -> DirectLabelColormap:
+    """What would come in, every value in a colour that the layers below it do not have."""
+    return DirectLabelColormap(
+        color_dict={
+            None: TRANSPARENT,
+            OUTSIDE: TRANSPARENT,
+            TUMOUR: IMPORT_TUMOUR_COLOUR,
+            NORMAL: IMPORT_NORMAL_COLOUR,
+            IGNORE: IGNORE_COLOUR,
+        }
+    )
 
 
 def tissue_colours() -> DirectLabelColormap:

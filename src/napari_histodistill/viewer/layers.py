@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from napari_histodistill.viewer.colours import (
     corrections_colours,
     difference_colours,
+    import_colours,
     prediction_colours,
     preview_colours,
     probability_colours,
@@ -44,6 +45,7 @@ class Role(enum.StrEnum):
     PREVIEW = "preview"
     PREDICTION = "prediction"
     DIFFERENCE = "difference"
+    IMPORT = "import preview"
 
 
 def slide_of(layer: Layer) -> Slide | None:
@@ -110,6 +112,12 @@ def difference_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[An
     """Layer data of a difference: uint8 (h, w), 1 tumour in the prediction only, 2 in the pseudo-mask only."""
     settings = _settings(slide, frame, Role.DIFFERENCE, mask.shape)
     return mask, {**settings, "colormap": difference_colours(), "opacity": 0.8}, "labels"
+
+
+def import_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of what would come in: uint8 (h, w), 255 where nothing changes."""
+    settings = _settings(slide, frame, Role.IMPORT, mask.shape)
+    return mask, {**settings, "colormap": import_colours(), "opacity": 0.6}, "labels"
 
 
 def probability_layer(slide: Slide, frame: Frame, levels: Sequence[Any]) -> tuple[Any, dict[str, Any], str]:

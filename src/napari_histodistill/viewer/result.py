@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from psygnal import Signal
 
+from napari_histodistill.export import KEY, provenance_of
 from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.predict import write_pseudo_mask
 from napari_histodistill.slide.labels import OUTSIDE
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from napari_histodistill.study import StudySlide
     from napari_histodistill.viewer.editing import Mask, Window
     from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.work import AnyJob
 
 SETTINGS_DELAY_S: Final = 0.04
 """Threshold and smoothing are followed this often while a slider moves."""
@@ -146,8 +148,16 @@ class ResultView:
             layer.brush_size = 20
             self.painting = Painting(layer, self.mask, PSEUDO_MASK_VALUES, self.pacer.run)
             self._hide_tissue()
+            self._note_provenance()
         if self.probability_layer is None:
             add_layer(viewer, probability_layer(slide, frame, self.run.probability.levels), below=self.mask_layer)
+
+    def _note_provenance(self) -> None:
+        """Tell the layer what made its mask, for whoever saves it."""
+        layer = self.mask_layer
+        if layer is not None:
+            made_by = provenance_of(self.entry, self.run, self.settings.threshold, self.settings.smoothing_um)
+            layer.metadata[KEY] = made_by.as_dict()
 
     def _hide_tissue(self) -> None:
         """The pseudo-mask says where tissue is, and two colours over the slide say less than one."""
@@ -184,11 +194,13 @@ class ResultView:
     def complete(self, run: Run) -> None:
         """The run is done: everything is final, also along the edges of blocks."""
         self.run = run
+        self._note_provenance()
         self.land(range(len(self._blocks)))
 
     def set(self, settings: MaskSettings) -> None:
         """Follow new settings; the visible part first, corrections stay."""
         self.settings = settings
+        self._note_provenance()
         if not self._follow.active:
             self._follow.start()
 
@@ -270,6 +282,16 @@ class ResultView:
     def flush(self) -> None:
         """Write every correction, now."""
         self._saver.flush()
+
+    def write_now(self) -> AnyJob | None:
+        """Write corrections here and begin to write a mask that is not; its job, for another thread to wait for."""
+        self._saver.flush()
+        if self._follow.active or self._tissue_timer.active:
+            self._mask_all()
+        if self._keep.active:
+            self._keep.stop()
+            self._write_mask()
+        return self._keeping.job
 
     def _write_mask(self) -> None:
         tissue = self._view.tissue.saved_form() if self._tissue_is_new else None

@@ -13,6 +13,7 @@ from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.slide.metadata import is_plausible
 from napari_histodistill.viewer.correct import CorrectControl
 from napari_histodistill.viewer.distil import DistilControl
+from napari_histodistill.viewer.export import ExportControl
 from napari_histodistill.viewer.geometry import Frame, scale_bar_of
 from napari_histodistill.viewer.layers import SLIDE_KEY, Role, add_layer, find_layer, role_of, slide_layer, slide_of
 from napari_histodistill.viewer.teacher import TeacherControl
@@ -80,6 +81,11 @@ class OpenSlideView:
     def distil(self) -> DistilControl:
         """The distillation on the slide."""
         return DistilControl(self)
+
+    @cached_property
+    def export(self) -> ExportControl:
+        """What leaves and comes in; made when it is first asked for."""
+        return ExportControl(self)
 
     @property
     def viewer(self) -> ViewerModel:
@@ -171,6 +177,8 @@ class OpenSlideView:
             self.correct.close()
         if "distil" in self.__dict__:
             self.distil.close()
+        if "export" in self.__dict__:
+            self.export.close()
         if "teacher" in self.__dict__:
             self.teacher.close(wait=wait)
         self.tissue.close()

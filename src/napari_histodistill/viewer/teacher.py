@@ -166,6 +166,11 @@ class TeacherControl:
             self.problem = f"{folder} holds other files: choose a new or empty folder, or one with a study."
         self.changed.emit()
 
+    def release(self) -> None:
+        """Write what is not written and take the result off the screen; `choose_study` brings it back."""
+        self._close_result()
+        self.changed.emit()
+
     def set_mask(self, *, threshold: float | None = None, smoothing_um: float | None = None) -> None:
         """Change threshold or smoothing; a result follows at once."""
         self.mask_settings = MaskSettings(

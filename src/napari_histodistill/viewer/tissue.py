@@ -121,6 +121,14 @@ class TissueControl:
         self._edited_before = saved.edited
         self._take(saved.mask)
 
+    def forget(self) -> None:
+        """Take the mask off the screen: the study's is about to change, and is adopted when it is opened again."""
+        self._search.cancel()
+        layer, self.mask = self.layer, None
+        if layer is not None:
+            self._view.viewer.layers.remove(layer)
+        self.changed.emit()
+
     def saved_form(self) -> tuple[Mask, dict[str, Any], bool]:
         """What a study keeps: mask, settings as JSON values, whether a person changed the mask."""
         assert self.mask is not None, "no tissue yet"

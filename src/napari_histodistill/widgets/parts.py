@@ -40,7 +40,7 @@ class Panel(QScrollArea):
 
     def __init__(self) -> None:
         super().__init__()
-        self._placed = False
+        self._placed = self._has_place = False
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -53,7 +53,7 @@ class Panel(QScrollArea):
         self.setWidget(self.body)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
-        """When first shown, share the place of the other panel in tabs: side by side both would be too low."""
+        """When first shown, share the place of the other panels in tabs: side by side all would be too low."""
         super().showEvent(event)
         if not self._placed:
             self._placed = True
@@ -64,12 +64,19 @@ class Panel(QScrollArea):
         window = None if dock is None else dock.parent()
         if dock is None or not isinstance(window, QMainWindow):
             return
-        others = [_dock_of(panel) for panel in window.findChildren(Panel) if panel is not self]
+        self._has_place = True
+        panels = [panel for panel in window.findChildren(Panel) if panel is not self]
+        others = [_dock_of(panel) for panel in panels if panel.has_place]
         for other in others:
             if other is not None and not other.isFloating() and not dock.isFloating():
                 window.tabifyDockWidget(other, dock)
                 dock.raise_()
                 return
+
+    @property
+    def has_place(self) -> bool:
+        """Whether it was put in its place among the other panels."""
+        return self._has_place
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Wide enough for the sections, without asking for the height of all of them."""

@@ -1,0 +1,267 @@
+"""Dock widget "Export": files for other tools, files of other tools into the study, copies as plain layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from qtpy.QtCore import Qt, QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QLabel,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+)
+
+from napari_histodistill.export import ExportOptions
+from napari_histodistill.viewer.export import ExportState
+from napari_histodistill.widgets.parts import INFO, Banner, Follower, Panel, WrappedLabel, row
+from napari_histodistill.widgets.session import session_of
+
+if TYPE_CHECKING:
+    import napari
+    from qtpy.QtWidgets import QWidget
+
+    from napari_histodistill.viewer.export import ExportControl
+    from napari_histodistill.viewer.slides import OpenSlideView
+
+WHAT: Final = {"Mask with corrections": "pseudo", "Corrections only": "corrections"}
+FORMATS: Final = {
+    "Outlines for QuPath (GeoJSON)": (
+        "geojson",
+        "Polygons with area and mean probability, imported in place",
+    ),
+    "Outlines for ASAP (XML)": ("asap-xml", "Polygons; holes are polygons of the group Exclude"),
+    "Mask as OME-TIFF": ("ome-tiff", "Label values in a tiled pyramid: QuPath, Fiji, OpenSlide"),
+    "Mask and probability as OME-Zarr": ("ome-zarr", "Labels and probability in a folder: napari, OMERO, Python"),
+    "Pictures (PNG)": ("png", "The slide with the mask laid over it, the mask's values, the probability"),
+    "Numbers (CSV)": ("csv", "Areas of the whole slide, and a line for every region"),
+}
+OUTLINED: Final = {"geojson", "asap-xml", "csv"}
+FILES: Final = "Annotations and masks (*.geojson *.json *.xml *.png *.tif *.tiff);;All files (*)"
+
+
+class ExportWidget(Panel):
+    """The "Export" dock widget of a viewer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.session = session_of(napari_viewer)
+        self.view: OpenSlideView | None = None
+        self._always, self._of_view = Follower(self), Follower(self)
+        self.problem = Banner(INFO)
+        self.column.addWidget(self.problem)
+        self._build_work()
+        self._build_out()
+        self._build_in()
+        self._build_copy()
+        self._always.follow(self.session.current_changed, self._on_current)
+        self._on_current(self.session.current)
+
+    @property
+    def control(self) -> ExportControl | None:
+        """What leaves and comes in of the current slide."""
+        return None if self.view is None else self.view.export
+
+    # Building
+
+    def _build_out(self) -> None:
+        section = self.section("Save files")
+        self.what, self.formats = _choice(WHAT), _choice({})
+        for name, (format_, tip) in FORMATS.items():
+            self.formats.addItem(name, format_)
+            self.formats.setItemData(self.formats.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
+        section.addLayout(row(QLabel("What"), self.what, stretch=1))
+        section.addLayout(row(QLabel("As"), self.formats, stretch=1))
+        self.hint = WrappedLabel("")
+        section.addWidget(self.hint)
+        self.tolerance = _number("nothing", "µm", "Lines may miss the outline of the mask by this much")
+        self.tolerance_label = QLabel("Simplify by up to")
+        self.mpp = _number("as the mask", "µm per pixel", "Size of a pixel of the pictures")
+        self.mpp_label = QLabel("Pixels of")
+        section.addLayout(row(self.tolerance_label, self.tolerance, stretch=1))
+        section.addLayout(row(self.mpp_label, self.mpp, stretch=1))
+        self.folder = QLineEdit()
+        self.folder.setReadOnly(True)
+        self.folder_button = QPushButton("Change…")
+        section.addLayout(row(QLabel("Into"), self.folder, self.folder_button, stretch=1))
+        self.export_button, self.show_button = QPushButton("Export"), QPushButton("Show files")
+        section.addLayout(row(self.export_button, self.show_button))
+        self.what.currentIndexChanged.connect(self._choose)
+        self.formats.currentIndexChanged.connect(self._choose)
+        self.tolerance.valueChanged.connect(self._choose)
+        self.mpp.valueChanged.connect(self._choose)
+        self.folder_button.clicked.connect(self._ask_for_folder)
+        self.export_button.clicked.connect(self._export)
+        self.show_button.clicked.connect(self._show_files)
+
+    def _build_in(self) -> None:
+        section = self.section("Import")
+        self.kind = _choice({"As corrections": "corrections", "In place of the mask": "pseudo"})
+        self.import_mpp = _number("as the file says", "µm per pixel", "Size of the pixels of a mask image")
+        section.addLayout(row(QLabel("Take it in"), self.kind, stretch=1))
+        section.addLayout(row(QLabel("Pixels of a mask"), self.import_mpp, stretch=1))
+        self.import_button, self.import_folder_button = QPushButton("Import…"), QPushButton("OME-Zarr…")
+        self.import_button.setToolTip("GeoJSON, ASAP XML, or a mask as PNG or TIFF; shown before it is written")
+        self.import_folder_button.setToolTip("A mask in an OME-Zarr folder; shown before it is written")
+        section.addLayout(row(self.import_button, self.import_folder_button))
+        self.import_button.clicked.connect(self._ask_for_file)
+        self.import_folder_button.clicked.connect(self._ask_for_zarr)
+
+    def _build_copy(self) -> None:
+        section = self.section("Copy as a plain layer")
+        self.copy_what = _choice(WHAT)
+        self.copy_mpp = _number("as the mask", "µm per pixel", "Size of the copy's pixels")
+        self.visible_only = QCheckBox("Only what is on screen")
+        self.copy_button = QPushButton("Copy as layer")
+        self.copy_button.setToolTip("A Labels layer for other plugins; what is done to it is not kept in the study")
+        section.addLayout(row(QLabel("What"), self.copy_what, stretch=1))
+        section.addLayout(row(QLabel("Pixels of"), self.copy_mpp, stretch=1))
+        section.addLayout(row(self.visible_only, self.copy_button))
+        self.copy_button.clicked.connect(self._copy)
+
+    def _build_work(self) -> None:
+        self.bar = QProgressBar()
+        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button.clicked.connect(self._cancel)
+        self.column.addLayout(row(self.bar, self.cancel_button, stretch=0))
+        self.status = WrappedLabel("")
+        self.status.setTextFormat(Qt.TextFormat.PlainText)  # it shows names of files
+        self.column.addWidget(self.status)
+        self.apply_button, self.discard_button = QPushButton("Apply"), QPushButton("Discard")
+        self.apply_button.clicked.connect(self._apply)
+        self.discard_button.clicked.connect(self._discard)
+        self.column.addLayout(row(self.apply_button, self.discard_button))
+
+    # What the user does
+
+    def _choose(self, _value: object = None) -> None:
+        if self.control is not None:
+            options = ExportOptions(self.tolerance.value() or None, self.mpp.value() or None)
+            self.control.choose(what=self.what.currentData(), format_=self.formats.currentData(), options=options)
+
+    def _ask_for_folder(self) -> None:
+        if self.control is not None:
+            path = QFileDialog.getExistingDirectory(self, "Folder for the files", str(self.control.place or ""))
+            if path:
+                self.control.choose_folder(Path(path))
+
+    def _export(self) -> None:
+        if self.control is not None:
+            self.control.run()
+
+    def _show_files(self) -> None:
+        if self.control is not None and self.control.written:
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(self.control.written[0].parent)))
+
+    def _ask_for_file(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(self, "Annotations or a mask", "", FILES)
+        self._read(path)
+
+    def _ask_for_zarr(self) -> None:
+        self._read(QFileDialog.getExistingDirectory(self, "OME-Zarr folder of a mask"))
+
+    def _read(self, path: str) -> None:
+        if path and self.control is not None:
+            self.control.read_file(Path(path), self.kind.currentData(), self.import_mpp.value() or None)
+
+    def _apply(self) -> None:
+        if self.control is not None:
+            self.control.apply()
+
+    def _discard(self) -> None:
+        if self.control is not None:
+            self.control.discard()
+
+    def _cancel(self) -> None:
+        if self.control is not None:
+            self.control.cancel()
+
+    def _copy(self) -> None:
+        if self.control is not None:
+            self.control.copy_as_layer(
+                self.copy_what.currentData(), self.copy_mpp.value() or None, visible_only=self.visible_only.isChecked()
+            )
+
+    # What is shown
+
+    def _on_current(self, view: OpenSlideView | None) -> None:
+        self._of_view.unfollow()
+        self.view = view
+        if view is not None:
+            self._of_view.follow(view.export.changed, self._show)
+            self._choose()
+        self._show()
+
+    def _show(self) -> None:
+        control = self.control
+        state = None if control is None else control.state
+        problem = "Open a slide first." if control is None else control.problem
+        free = control is not None and not problem and state is not None and not state.busy
+        self.problem.say(problem)
+        for widget in (
+            self.what, self.formats, self.tolerance, self.mpp, self.folder_button, self.export_button, self.kind,
+            self.import_mpp, self.import_button, self.import_folder_button, self.copy_what, self.copy_mpp,
+            self.visible_only, self.copy_button,
+        ):  # fmt: skip
+            widget.setEnabled(free)
+        self.show_button.setEnabled(control is not None and bool(control.written))
+        for button in (self.apply_button, self.discard_button):
+            button.setVisible(control is not None and control.preview is not None)
+            button.setEnabled(free)
+        format_ = self.formats.currentData()
+        self.hint.setText(f"<i>{FORMATS[self.formats.currentText()][1]}.</i>")
+        _set_visible(format_ in OUTLINED, self.tolerance, self.tolerance_label)
+        _set_visible(format_ == "png", self.mpp, self.mpp_label)
+        place = None if control is None else control.place
+        self.folder.setText("" if place is None else str(place))
+        self.folder.setToolTip(self.folder.text())
+        busy = state is not None and state.busy
+        _set_visible(busy, self.bar, self.cancel_button)
+        if control is None or state is None:
+            self.status.setVisible(False)
+            return
+        progress = control.progress
+        self.bar.setRange(0, 0 if progress is None else progress.total)
+        self.bar.setValue(0 if progress is None else progress.done)
+        told = [state.value if busy or state is ExportState.PREVIEW else "", control.message]
+        self.status.setText("\n".join(text for text in told if text))
+        self.status.setVisible(bool(self.status.text()))
+
+
+def _choice(entries: dict[str, str]) -> QComboBox:
+    """A box to choose from, no wider than the panel."""
+    box = QComboBox()
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(8)
+    for name, value in entries.items():
+        box.addItem(name, value)
+    return box
+
+
+def _number(nothing: str, unit: str, tip: str) -> QDoubleSpinBox:
+    """A box for a number above 0 with its unit; 0 is shown as ``nothing``."""
+    box = QDoubleSpinBox()
+    box.setRange(0, 1000)
+    box.setDecimals(2)
+    box.setSingleStep(0.5)
+    box.setSuffix(f" {unit}")
+    box.setSpecialValueText(nothing)
+    box.setToolTip(f"{tip}; 0: {nothing}")
+    box.setMinimumWidth(90)
+    return box
+
+
+def _set_visible(visible: bool, *widgets: QWidget) -> None:
+    for widget in widgets:
+        widget.setVisible(visible)
