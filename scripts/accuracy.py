@@ -96,11 +96,11 @@ def run(cell: Cell, data: Path, work: Path, threads: int, device: str) -> dict[s
         if not (folder / "model.json").is_file():
             train_teacher(
                 TrainRequest(
-                    data / "ebhi-seg",
-                    folder,
-                    method,
-                    TEACHER_EPOCHS,
-                    cell.seed,
+                    data=data / "ebhi-seg",
+                    out=folder,
+                    method=method,
+                    epochs=TEACHER_EPOCHS,
+                    seed=cell.seed,
                     device=device,
                     threads=threads,
                     resume=True,
@@ -113,12 +113,12 @@ def run(cell: Cell, data: Path, work: Path, threads: int, device: str) -> dict[s
             raise SystemExit(f"{cell.name} needs {teacher.name}: run that first")
         result = distill(
             DistillRequest(
-                str(teacher),
-                data / "ebhi-seg",
-                folder,
-                ROUNDS,
-                ROUND_EPOCHS,
-                cell.seed,
+                teacher=str(teacher),
+                data=data / "ebhi-seg",
+                out=folder,
+                rounds=ROUNDS,
+                epochs=ROUND_EPOCHS,
+                seed=cell.seed,
                 select="masks",
                 device=device,
                 threads=threads,

@@ -316,11 +316,12 @@ def train_teacher(data: Path, out: Path, **options: Any) -> None:
 
 @main.command()
 @click.option("--teacher", default="bundled", show_default=True, help="A folder with model.json.")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="As train-teacher takes it.")
+@click.option("--data", type=click.Path(path_type=Path), help="As train-teacher takes it.")
+@click.option("--study", type=click.Path(path_type=Path), help="Instead of data: learn on the slides of a study.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
 @click.option("--epochs", type=click.IntRange(1), help="Epochs of a round.  [default: the recipe's]")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for rounds and the best model.")
+@click.option("--out", type=click.Path(path_type=Path), help="With --data: folder for rounds and the best model.")
 @click.option("--recipe", type=click.Choice(tuple(RECIPES)), default="default", show_default=True)
 @click.option("--encoder", type=_Name(_encoders), help="Encoder of the students.  [default: the teacher's]")
 @click.option(
@@ -334,13 +335,25 @@ def train_teacher(data: Path, out: Path, **options: Any) -> None:
 @device_option
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: torch's choice]")
 @click.option("--resume", is_flag=True, help="Go on with what lies in the folder.")
-def distill(recipe: str, **options: Any) -> None:
-    """Distil a teacher into students on DATA, round by round: OUT then holds the best model."""
-    from napari_histodistill.distill import DistillRequest
+def distill(recipe: str, data: Path | None, study: Path | None, out: Path | None, **options: Any) -> None:
+    """Distil a teacher into students, round by round.
+
+    On DATA, OUT then holds the best model. On a study every round leaves its model and a prediction of every slide
+    there; held-out corrections decide which is best, and --select and --mpp mean nothing.
+    """
+    from napari_histodistill.distill import DistillRequest, StudyRequest, distill_study
     from napari_histodistill.distill import distill as run
 
-    result = console.run(run, DistillRequest(recipe=find_recipe(recipe), **options), _print_payload)
-    click.echo(f"Best model, from {result.best}, in {result.folder}")
+    options["recipe"] = find_recipe(recipe)
+    if study is not None and data is None and out is None:
+        del options["select"], options["mpp"]
+        rounds = console.run(distill_study, StudyRequest(study, **options), _print_payload)
+        click.echo(f"Rounds in {rounds.folder}")
+    elif study is None and data is not None and out is not None:
+        result = console.run(run, DistillRequest(data=data, out=out, **options), _print_payload)
+        click.echo(f"Best model, from {result.best}, in {result.folder}")
+    else:
+        raise click.UsageError("Give either --data with --out, or --study.")
 
 
 @main.command()
@@ -400,7 +413,10 @@ def demo(slide: Path | None, out: Path, **options: Any) -> None:
 
 def _print_payload(progress: Progress) -> None:
     """A line for every finished epoch or round."""
-    if progress.payload is not None:
+    from napari_histodistill.distill.rounds import Round
+    from napari_histodistill.mil.settings import Epoch
+
+    if isinstance(progress.payload, Epoch | Round):
         click.echo(str(progress.payload))
 
 

@@ -194,37 +194,53 @@ def source_of(entry: StudySlide, what: str = "pseudo", round_number: int | None 
     if what not in WHAT:
         raise ExportError(f"There is no {what!r} to export: choose from {', '.join(WHAT)}.")
     if what == "prediction":
-        raise ExportError(
-            "The study holds no round of distillation, so there is no prediction yet: export the pseudo-mask "
-            "('pseudo'), or distil first."
-        )
+        return _prediction(entry, round_number)
     if round_number is not None:
         raise ExportError(f"A round says which prediction is meant: leave it out to export {what!r}.")
-    return _corrections(entry) if what == "corrections" else _pseudo_mask(entry)
+    if what == "corrections":
+        return _corrections(entry)
+    if entry.run is None:
+        raise ExportError(f"{printable(entry.known_path.name)} has no result to export yet: run the teacher first.")
+    return _mask_of(entry, entry.run, what)
 
 
-def _pseudo_mask(entry: StudySlide) -> Source:
-    run = entry.run
-    if run is None or run.pseudo_mask is None:
+def _prediction(entry: StudySlide, round_number: int | None) -> Source:
+    """What a round of the newest distillation predicts; by default the last that has a prediction."""
+    names = entry.predictions()
+    newest = [name for name in names if name.split("-")[0] == names[-1].split("-")[0]]
+    wanted = newest[-1:] if round_number is None else [n for n in newest if int(n.split("-")[1]) == round_number]
+    run = entry.prediction(wanted[0]) if wanted else None
+    if run is None:
+        there = ", ".join(str(int(name.split("-")[1])) for name in newest)
+        raise ExportError(
+            f"The study holds no prediction of round {round_number} for this slide: there are rounds {there}."
+            if newest and round_number is not None
+            else "The study holds no round of distillation, so there is no prediction yet: export the pseudo-mask "
+            "('pseudo'), or distil first."
+        )
+    source = _mask_of(entry, run, "prediction")
+    return replace(source, provenance=replace(source.provenance, round=int(wanted[0].split("-")[1])))
+
+
+def _mask_of(entry: StudySlide, run: Run, what: str) -> Source:
+    """The mask of a run or prediction, corrections laid over it."""
+    pyramid = run.pseudo_mask
+    if pyramid is None:
         raise ExportError(f"{printable(entry.known_path.name)} has no result to export yet: run the teacher first.")
     place = Place.of_grid(entry.grid, entry.origin)
-    document = run.pseudo_mask.folder / "zarr.json"
+    document = pyramid.folder / "zarr.json"
     before = document.stat()
+
+    def strips(rows: int) -> Iterator[tuple[int, UInt8]]:
+        return entry.mask_blocks(run, rows)
 
     def check() -> None:
         now = document.stat()
         if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
             raise ExportError("The mask was changed while it was exported: export it again.")
 
-    return Source(
-        "pseudo",
-        place,
-        entry.mask_blocks,
-        provenance_of(entry, run),
-        run.probability.levels[0],
-        lambda: entry.slide_path,
-        check,
-    )
+    provenance = replace(provenance_of(entry, run), what=what)
+    return Source(what, place, strips, provenance, run.probability.levels[0], lambda: entry.slide_path, check)
 
 
 def _corrections(entry: StudySlide) -> Source:

@@ -425,10 +425,11 @@ class StudySlide:
         set_by_hand = corrections.read(y, x, *model_says.shape)
         return np.where(set_by_hand == NO_CORRECTION, model_says, set_by_hand)
 
-    def mask_blocks(self, rows: int = 512) -> Iterator[tuple[int, UInt8]]:
-        """The corrected pseudo-mask in strips of at most ``rows`` rows, from the top: (y, uint8 (h, width))."""
-        stored = self.pseudo_mask()
-        if stored is None:
+    def mask_blocks(self, run: Run, rows: int = 512) -> Iterator[tuple[int, UInt8]]:
+        """A run's mask with corrections laid over it, in strips of ``rows`` rows from the top: (y, uint8 (h, w))."""
+        pyramid = run.pseudo_mask
+        if pyramid is None:
             raise StudyError(f"{self.known_path.name} has no pseudo-mask yet: run the teacher first.")
+        stored = pyramid.levels[0]
         for y in range(0, stored.shape[0], rows):
             yield y, self.corrected(y, 0, np.asarray(stored[y : y + rows]))
