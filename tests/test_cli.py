@@ -49,6 +49,20 @@ def no_mpp(tmp_path_factory) -> Path:
     return path
 
 
+def test_help_lists_commands_in_the_order_of_the_work_without_loading_what_computes():
+    listed = run("--help").stdout.partition("Commands:")[2].splitlines()
+    names = [line.split()[0] for line in listed if line.strip()]
+    assert names == "info segment import export cut train-teacher distill evaluate demo".split()
+    script = (
+        "import sys\n"
+        "from napari_histodistill.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "print('loaded:', *{'torch', 'napari', 'qtpy', 'numpy', 'zarr'} & set(sys.modules))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert told.splitlines()[-1].strip() == "loaded:"
+
+
 def test_info_gives_one_json_object(slide):
     result = run("info", slide, "--json")
     assert result.exit_code == 0, result.output

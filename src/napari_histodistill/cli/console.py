@@ -1,14 +1,18 @@
-"""Running a piece of work in the terminal: a bar on a terminal, plain lines elsewhere, Ctrl-C that stops cleanly."""
+"""What commands do with a terminal: print results, show how far the work is, stop cleanly at Ctrl-C.
+
+Progress is a bar on a terminal and plain lines elsewhere.
+"""
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -24,7 +28,9 @@ PLAIN_LINE_S = 5.0
 """Seconds between progress lines where stderr is not a terminal."""
 
 
-def run(work: Callable[[Q, JobControl], R], request: Q, on_progress: Callable[[Progress], None] | None = None) -> R:
+def run_shown(
+    work: Callable[[Q, JobControl], R], request: Q, on_progress: Callable[[Progress], None] | None = None
+) -> R:
     """Do ``work`` in this thread and show its progress on stderr.
 
     Parameters
@@ -64,6 +70,43 @@ def duration(seconds: float) -> str:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def print_result(result: dict[str, Any], as_json: bool) -> None:
+    """One JSON object, or a line for every entry."""
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False))
+        return
+    width = max(map(len, result))
+    for key, value in result.items():
+        name = f"{key.replace('_', ' '):{width}}"
+        for line in _lines(value):
+            click.echo(f"{name}  {line}")
+            name = " " * width
+
+
+def print_payload(progress: Progress) -> None:
+    """A line for every finished epoch or round."""
+    from napari_histodistill.distill.rounds import Round
+    from napari_histodistill.mil.settings import Epoch
+
+    if isinstance(progress.payload, Epoch | Round):
+        click.echo(str(progress.payload))
+
+
+def _lines(value: Any) -> list[str]:
+    """A value for people: dictionaries and lists have a line per entry, sizes and intervals one, numbers 4 digits."""
+    if isinstance(value, dict):
+        return [f"{key}: {' '.join(_lines(entry))}" for key, entry in value.items()]
+    if isinstance(value, tuple):
+        return [" x ".join(" ".join(_lines(entry)) for entry in value)]
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(entry, float) for entry in value):
+        return [" to ".join(" ".join(_lines(entry)) for entry in value)]
+    if isinstance(value, list):
+        return [" ".join(_lines(entry)) for entry in value]
+    if isinstance(value, float):
+        return [f"{value:.4g}"]
+    return ["unknown" if value is None else str(value)]
 
 
 @contextmanager
