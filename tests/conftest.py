@@ -39,6 +39,23 @@ def slides_dir(data_dir: Path) -> Path:
     return data_dir / "slides"
 
 
+@pytest.fixture(scope="session")
+def asap_xml() -> Callable[..., str]:
+    """Text of an ASAP file: `asap_xml((group, points as (y, x)), ..., kind="Polygon")`."""
+
+    def write(*outlines: tuple[str, Any], kind: str = "Polygon") -> str:
+        annotations = ""
+        for group, points in outlines:
+            corners = "".join(f'<Coordinate Order="{i}" X="{x}" Y="{y}"/>' for i, (y, x) in enumerate(points))
+            head = f'Name="a" Type="{kind}" PartOfGroup="{group}" Color="#F4FA58"'
+            annotations += f"<Annotation {head}><Coordinates>{corners}</Coordinates></Annotation>"
+        groups = '<AnnotationGroups><Group Name="_0" PartOfGroup="None"/></AnnotationGroups>'
+        body = f"<Annotations>{annotations}</Annotations>{groups}"
+        return f'<?xml version="1.0"?><ASAP_Annotations>{body}</ASAP_Annotations>'
+
+    return write
+
+
 @dataclass
 class Window:
     """A napari window with real OpenGL, and what a person would do with it."""

@@ -15,8 +15,9 @@ import zarr
 from PIL import Image
 
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.export import ImportRequest, preview_import, rasterise, read_asap, read_geojson, read_mask
+from napari_histodistill.export import ImportRequest, preview_import, rasterise, read_geojson, read_mask
 from napari_histodistill.jobs import InlineControl
+from napari_histodistill.slide import annotations
 
 
 @pytest.fixture
@@ -148,7 +149,7 @@ def test_broken_xml_is_a_sentence(refusal, tmp_path, case):
 
 
 def test_too_large_an_xml_is_refused_unread(refusal, tmp_path, monkeypatch):
-    monkeypatch.setattr(read_asap, "LARGEST_FILE", 10)
+    monkeypatch.setattr(annotations, "LARGEST_FILE", 10)
     file = tmp_path / "a.xml"
     file.write_text(ASAP.format(""))
     assert "split it" in refusal(file)

@@ -168,22 +168,15 @@ def test_classes_of_other_programs_are_told_and_can_be_given_a_meaning(entry, tm
     assert list(preview.areas_mm2) == ["normal tissue"]
 
 
-def asap(*polygons):
-    """An ASAP file of squares: (group, left, top, side)."""
-    annotations = ""
-    for group, left, top, side in polygons:
-        corners = [(left, top), (left + side, top), (left + side, top + side), (left, top + side)]
-        points = "".join(f'<Coordinate Order="{i}" X="{x}" Y="{y}"/>' for i, (x, y) in enumerate(corners))
-        head = f'Name="" Type="Polygon" PartOfGroup="{group}"'
-        annotations += f"<Annotation {head}><Coordinates>{points}</Coordinates></Annotation>"
-    return f"<ASAP_Annotations><Annotations>{annotations}</Annotations></ASAP_Annotations>"
+def square(left, top, side):
+    """Corners (y, x)."""
+    return [(top, left), (top, left + side), (top + side, left + side), (top + side, left)]
 
 
-def test_camelyons_cut_outs_are_holes_wherever_they_stand_in_the_file(entry, tmp_path):
+def test_camelyons_cut_outs_are_holes_wherever_they_stand_in_the_file(entry, tmp_path, asap_xml):
     file = tmp_path / "camelyon.xml"
-    file.write_text(
-        asap(("_2", 80, 80, 40), ("_0", 0, 0, 400), ("_0", 500, 0, 40), ("_2", 200, 200, 80), ("_0", 220, 220, 40))
-    )
+    squares = [("_2", 80, 80, 40), ("_0", 0, 0, 400), ("_0", 500, 0, 40), ("_2", 200, 200, 80), ("_0", 220, 220, 40)]
+    file.write_text(asap_xml(*((group, square(*where)) for group, *where in squares)))
     labels = preview_import(ImportRequest(entry.folder, file, "corrections"), InlineControl()).labels
     expected = np.zeros((100, 150), bool)
     expected[:100, :100] = expected[:10, 125:135] = True

@@ -16,11 +16,13 @@ import numpy as np
 from napari_histodistill.export.geojson import CLASSES
 from napari_histodistill.export.placing import place_mask
 from napari_histodistill.export.rasterise import Canvas, ImportFileError
-from napari_histodistill.export.read_asap import read_asap
+from napari_histodistill.export.read_asap import read_asap_shapes
 from napari_histodistill.export.read_geojson import read_geojson
 from napari_histodistill.export.read_mask import open_mask
 from napari_histodistill.export.source import NAMES, Place, printable
 from napari_histodistill.predict.figures import summarise_blocks
+from napari_histodistill.slide.annotations import TUMOUR_GROUPS
+from napari_histodistill.slide.errors import AnnotationError
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.slide.tissue import TISSUE
 from napari_histodistill.study import NO_CORRECTION, StudySlide
@@ -40,7 +42,7 @@ AS: Final = ("pseudo", "corrections")
 THUMBNAIL: Final = 512
 CLASS_VALUES: Final = {
     **{name.lower(): value for value, (name, _) in CLASSES.items()},
-    "tumour": TUMOUR,
+    **dict.fromkeys(TUMOUR_GROUPS, TUMOUR),
     "tumor*": TUMOUR,
     "benign": NORMAL,
     "non-tumor": NORMAL,
@@ -50,11 +52,8 @@ CLASS_VALUES: Final = {
     "artifact": IGNORE,
     "outside": OUTSIDE,
     "background": OUTSIDE,
-    "_0": TUMOUR,
-    "_1": TUMOUR,
-    "metastases": TUMOUR,
 }
-"""Class names of other programs, in lower case; ``_0``, ``_1`` and ``metastases`` are CAMELYON's."""
+"""Class names of other programs, in lower case."""
 _WORDS: Final = {"outside": OUTSIDE, "tumour": TUMOUR, "tumor": TUMOUR, "normal": NORMAL, "ignore": IGNORE}
 _EVERY: Final = 256
 """Shapes between two reports of progress."""
@@ -137,7 +136,7 @@ def preview_import(request: ImportRequest, control: JobControl) -> ImportPreview
     entry = StudySlide.open(request.slide)
     try:
         labels, said, notes = _read(entry, request, control)
-    except ImportFileError as error:
+    except (ImportFileError, AnnotationError) as error:
         raise ImportFileError(printable(str(error))) from error  # names in it are the file's
     if request.kind == "pseudo":
         _fill_from_tissue(entry, labels, control)
@@ -181,7 +180,7 @@ def _read(
         shapes: Iterable[Shape] = read_geojson(request.file)
         labels, notes = _draw(shapes, offset, place, request, control)
     elif name.endswith(".xml"):
-        labels, notes = _draw(read_asap(request.file), np.zeros(2), place, request, control)
+        labels, notes = _draw(read_asap_shapes(request.file), np.zeros(2), place, request, control)
     else:
         labels, notes = _sample(entry, request, control)
     return labels, _window(labels), notes

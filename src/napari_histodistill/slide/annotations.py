@@ -1,106 +1,144 @@
 """Outlines that a person drew on a slide: reading ASAP's XML, and filling outlines on a grid over the slide.
 
 Positions are (y, x) in level-0 px, 0 being the slide's edge, as everywhere in this package. ASAP (Litjens et al.)
-writes the same as X and Y.
+writes the same as X and Y. A file may come from anywhere: entities and external references are refused, and no tree
+is kept in memory.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import defusedxml.ElementTree
 import numpy as np
 from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import DefusedXMLParser, ParseError
 
 from napari_histodistill.slide.errors import AnnotationError
+from napari_histodistill.slide.filling import Polygon
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from pathlib import Path
-    from xml.etree.ElementTree import Element
 
     from numpy.typing import NDArray
 
-_AREAS: Final = ("polygon", "spline", "rectangle")
+TUMOUR_GROUPS: Final = frozenset({"tumor", "tumour", "metastases", "_0", "_1"})
+"""ASAP groups, in small letters, whose outlines are tumour; ``_0``, ``_1`` and ``metastases`` are CAMELYON's."""
+CUT_OUT_GROUPS: Final = frozenset({"exclude", "exclusion", "_2"})
+"""ASAP groups, in small letters, cut out of others; ``_2`` is CAMELYON's, ``Exclude`` what this package writes."""
+NO_GROUP: Final = "None"
+
+LARGEST_FILE: Final = 1 << 29
+"""Bytes."""
+_DEEPEST: Final = 32
+_LONGEST_NAME: Final = 100
+_PIECE: Final = 1 << 16
+_AREAS: Final = frozenset({"polygon", "spline", "rectangle"})
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A closed outline.
+    """An annotation: a closed outline, or what has no area.
 
     Parameters
     ----------
     group : str
-        Name of the group it belongs to, "None" where ASAP has none.
+        Name of the group it belongs to, "None" where ASAP has none; no longer than 100 characters.
     points : float (n, 2)
-        Corners as (y, x) in level-0 px; the last is joined to the first.
+        Corners as (y, x) in level-0 px; the last is joined to the first. None for dots and measurements.
     """
 
     group: str
     points: NDArray[np.float64]
 
+    @property
+    def has_area(self) -> bool:
+        """Whether it has the three points that an area needs."""
+        return len(self.points) > 2
+
 
 def read_asap(path: Path) -> tuple[Outline, ...]:
-    """Outlines in an annotation file of ASAP, in its order.
+    """Annotations in a file of ASAP, in its order.
 
-    Polygons and rectangles are taken as they are, splines as the polygon through their points. What has no area (dots,
-    measurements, outlines of fewer than three points) is left out. Entities and external references are refused.
+    Polygons and rectangles are taken as they are, splines as the polygon through their points.
 
     Raises
     ------
     AnnotationError
-        The file is no ASAP annotation or is damaged.
+        The file is no ASAP annotation, is damaged or too large, or holds what such a file has no use for.
     """
+    target = _Target()
+    parser = DefusedXMLParser(target=target, forbid_dtd=True)
     try:
-        root = defusedxml.ElementTree.parse(path).getroot()
-    except (OSError, ValueError, SyntaxError, DefusedXmlException) as error:
-        raise AnnotationError(f"{path} cannot be read as XML ({error}): get a complete copy of it.") from error
-    if root is None or root.tag != "ASAP_Annotations":
-        raise AnnotationError(f"{path} is XML but no annotation of ASAP: choose a file that ASAP wrote.")
-    outlines = []
-    for annotation in root.iter("Annotation"):
-        if annotation.get("Type", "Polygon").lower() not in _AREAS:
-            continue
-        points = _points(path, annotation)
-        if len(points) >= 3:
-            outlines.append(Outline(annotation.get("PartOfGroup", "None"), points))
-    return tuple(outlines)
-
-
-def _points(path: Path, annotation: Element) -> NDArray[np.float64]:
-    try:
-        corners = sorted(
-            (int(float(c.attrib["Order"])), float(c.attrib["Y"]), float(c.attrib["X"]))
-            for c in annotation.iter("Coordinate")
-        )
-    except (KeyError, ValueError) as error:
-        name = annotation.get("Name", "without a name")
-        raise AnnotationError(f"{path}: the annotation {name} has a point without Order, X or Y: mend it.") from error
-    points = np.array([(y, x) for _, y, x in corners], np.float64).reshape(-1, 2)
-    if not np.isfinite(points).all():
+        if path.stat().st_size > LARGEST_FILE:
+            raise AnnotationError(f"{path} has more than {LARGEST_FILE >> 20} MB: split it.")
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                parser.feed(piece)
+        parser.close()
+    except DefusedXmlException as error:
         raise AnnotationError(
-            f"{path}: the annotation {annotation.get('Name')} has a point that is no number: mend it."
-        )
-    return points
+            f"{path} declares entities or refers to other files, which annotations never need: export it anew."
+        ) from error
+    except (ParseError, ValueError) as error:
+        raise AnnotationError(f"{path} is no ASAP XML that can be read ({error}): export it anew.") from error
+    except OSError as error:
+        raise AnnotationError(f"{path} cannot be read ({error.strerror}): check the name and the disk.") from error
+    return tuple(target.outlines)
 
 
-def fill_outline(
-    points: NDArray[np.float64],
+class _Target:
+    """Takes what the parser finds; keeps nothing but points."""
+
+    def __init__(self) -> None:
+        self.outlines: list[Outline] = []
+        self._depth = 0
+        self._group, self._name, self._is_area = NO_GROUP, "", False
+        self._points: list[tuple[float, float, float]] = []
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise ValueError("it is nested too deeply")
+        if self._depth == 1 and tag != "ASAP_Annotations":
+            raise ValueError("it does not begin with ASAP_Annotations")
+        if tag == "Annotation":
+            self._group = attributes.get("PartOfGroup", NO_GROUP)[:_LONGEST_NAME]
+            self._name = attributes.get("Name", "without a name")[:_LONGEST_NAME]
+            self._is_area, self._points = attributes.get("Type", "Polygon").lower() in _AREAS, []
+        elif tag == "Coordinate" and self._is_area:
+            try:
+                order, y, x = (float(attributes[name]) for name in ("Order", "Y", "X"))
+            except KeyError as error:
+                raise ValueError(f"a point of the annotation {self._name} has no {error}") from error
+            if not math.isfinite(order + y + x):
+                raise ValueError(f"a point of the annotation {self._name} is no number")
+            self._points.append((order, y, x))
+
+    def end(self, tag: str) -> None:
+        self._depth -= 1
+        if tag == "Annotation":
+            points = np.array(self._points, np.float64).reshape(-1, 3)
+            self.outlines.append(Outline(self._group, points[np.argsort(points[:, 0], kind="stable"), 1:]))
+            self._points = []
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+def fill_outlines(
+    outlines: Iterable[Outline],
     slide_shape: tuple[int, int],
     grid_shape: tuple[int, int],
     window: tuple[int, int, int, int],
 ) -> NDArray[np.bool_]:
-    """Pixels of a window of a grid over the slide whose centres lie inside an outline.
-
-    Even-odd rule, by the crossings of each row of centres; a centre on the outline belongs to what lies right of and
-    below it, so that outlines that share an edge share no pixel. Time follows the rows that the outline's edges cross
-    in the window, not corners times pixels.
+    """Pixels of a window of a grid over the slide whose centres lie inside any of the outlines, see `Polygon`.
 
     Parameters
     ----------
-    points : float (n, 2)
-        Corners as (y, x) in level-0 px.
+    outlines : iterable of Outline
     slide_shape, grid_shape : (height, width)
         Of level 0 and of the grid that covers the slide edge to edge.
     window : (y, x, height, width)
@@ -110,41 +148,10 @@ def fill_outline(
     -------
     bool (height, width)
     """
-    top, left, height, width = window
+    y, x, height, width = window
     ratio = np.array(grid_shape) / np.array(slide_shape)
-    y, x = (points * ratio - (top + 0.5, left + 0.5)).T  # so that the centre of pixel i is at i
-    y_next, x_next = np.roll(y, -1), np.roll(x, -1)
-    first, last = np.ceil(np.minimum(y, y_next)), np.ceil(np.maximum(y, y_next))
-    first, last = (np.clip(side, 0, height).astype(np.intp) for side in (first, last))
-    crossed = last - first
-    edge = np.repeat(np.arange(len(y)), crossed)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + first[edge]
-    along = (row - y[edge]) / (y_next - y)[edge]
-    column = np.clip(np.ceil(x[edge] + along * (x_next - x)[edge]), 0, width).astype(np.intp)
-    crossings = np.zeros((height, width + 1), np.int64)
-    np.add.at(crossings, (row, column), 1)
-    inside: NDArray[np.bool_] = np.cumsum(crossings, axis=1)[:, :width] % 2 == 1
-    return inside
-
-
-def fill_outlines(
-    outlines: Sequence[Outline],
-    slide_shape: tuple[int, int],
-    grid_shape: tuple[int, int],
-    window: tuple[int, int, int, int],
-) -> NDArray[np.bool_]:
-    """Pixels inside any of the outlines, see `fill_outline`."""
-    filled = np.zeros(window[2:], np.bool_)
+    filled = np.zeros((height, width), np.bool_)
     for outline in outlines:
-        if _may_touch(outline, slide_shape, grid_shape, window):
-            filled |= fill_outline(outline.points, slide_shape, grid_shape, window)
+        for top, left, inside in Polygon([outline.points * ratio - (y, x)], (height, width)).blocks():
+            filled[top : top + inside.shape[0], left : left + inside.shape[1]] |= inside
     return filled
-
-
-def _may_touch(
-    outline: Outline, slide_shape: tuple[int, int], grid_shape: tuple[int, int], window: tuple[int, int, int, int]
-) -> bool:
-    low, high = outline.points.min(0), outline.points.max(0)
-    pixel = np.array(slide_shape) / np.array(grid_shape)
-    corner, size = np.array(window[:2]), np.array(window[2:])
-    return bool((high >= corner * pixel).all() and (low <= (corner + size) * pixel).all())

@@ -65,17 +65,6 @@ def write_pyramid(path: Path, image: np.ndarray) -> None:
             )
 
 
-def asap(*outlines: tuple[str, np.ndarray]) -> str:
-    body = "".join(
-        f'<Annotation Name="a" Type="Polygon" PartOfGroup="{group}" Color="#F4FA58"><Coordinates>'
-        + "".join(f'<Coordinate Order="{i}" X="{x}" Y="{y}"/>' for i, (y, x) in enumerate(points))
-        + "</Coordinates></Annotation>"
-        for group, points in outlines
-    )
-    groups = '<AnnotationGroups><Group Name="_0" PartOfGroup="None"/></AnnotationGroups>'
-    return f'<?xml version="1.0"?><ASAP_Annotations><Annotations>{body}</Annotations>{groups}</ASAP_Annotations>'
-
-
 @dataclass(frozen=True)
 class Drawn:
     """A data set in its published layout, and the tumour of its tumour slides at level 0, bool (h, w)."""
@@ -85,7 +74,7 @@ class Drawn:
 
 
 @pytest.fixture(scope="session")
-def camelyon(tmp_path_factory) -> Drawn:
+def camelyon(tmp_path_factory, asap_xml) -> Drawn:
     """Camelyon16: a tumour and a normal slide to train on, one of each to test on."""
     folder = tmp_path_factory.mktemp("camelyon16")
     image, mask = draw(tumour=True, seed=0)
@@ -94,7 +83,7 @@ def camelyon(tmp_path_factory) -> Drawn:
     write_pyramid(folder / "training/normal/normal_001.tif", plain)
     write_pyramid(folder / "testing/images/test_001.tif", image)
     write_pyramid(folder / "testing/images/test_002.tif", plain)
-    text = asap(("_0", OUTLINE), ("_1", SECOND), ("_2", HOLE))
+    text = asap_xml(("_0", OUTLINE), ("_1", SECOND), ("_2", HOLE))
     for xml in ("training/lesion_annotations/tumor_001.xml", "testing/lesion_annotations/test_001.xml"):
         (folder / xml).parent.mkdir(exist_ok=True)
         (folder / xml).write_text(text)

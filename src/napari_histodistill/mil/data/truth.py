@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_histodistill.mil.data.bags import DatasetError
 from napari_histodistill.slide import open_slide
-from napari_histodistill.slide.annotations import fill_outlines, read_asap
+from napari_histodistill.slide.annotations import CUT_OUT_GROUPS, TUMOUR_GROUPS, fill_outlines, read_asap
 from napari_histodistill.slide.errors import AnnotationError
 
 if TYPE_CHECKING:
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
     from napari_histodistill.slide import Slide, WorkingGrid
 
-TUMOUR_GROUPS: Final = frozenset({"tumor", "tumour", "metastases", "_0", "_1"})
-"""ASAP groups, in small letters, whose outlines are tumour; ``_0`` and ``_1`` are Camelyon16's."""
-EXCLUDED_GROUPS: Final = frozenset({"exclusion", "normal", "_2"})
-"""ASAP groups whose outlines are cut out of the tumour again; ``_2`` is Camelyon16's."""
+EXCLUDED_GROUPS: Final = CUT_OUT_GROUPS | {"normal"}
+"""ASAP groups, in small letters, whose outlines are cut out of the tumour again."""
 
 
 class Truth(Protocol):
@@ -51,7 +49,7 @@ class OutlinedTumour:
     """
 
     def __init__(self, path: Path, grid: WorkingGrid) -> None:
-        outlines = read_asap(path)
+        outlines = [outline for outline in read_asap(path) if outline.has_area]
         for outline in outlines:
             if outline.group.lower() not in TUMOUR_GROUPS | EXCLUDED_GROUPS:
                 raise AnnotationError(
