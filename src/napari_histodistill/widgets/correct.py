@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -24,13 +23,12 @@ from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.viewer.colours import IGNORE_COLOUR, NORMAL_COLOUR, REMOVED_COLOUR, TUMOUR_COLOUR
 from napari_histodistill.viewer.correct import DEFAULT_AMOUNTS, DEFAULT_BRUSH, KEYS, BrushUnit, Tool
 from napari_histodistill.viewer.shaping import Shaping
-from napari_histodistill.widgets.parts import INFO, Banner, Follower, Panel, Slider, WrappedLabel, row, swatch
-from napari_histodistill.widgets.session import session_of, unwrapped
+from napari_histodistill.widgets.dock import ControlPanel
+from napari_histodistill.widgets.parts import INFO, Banner, Slider, WrappedLabel, row, show_progress, silent, swatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    import napari
     from napari.components import ViewerModel
 
     from napari_histodistill.viewer.correct import CorrectControl
@@ -72,32 +70,19 @@ CHOICE_STYLE: Final = "QPushButton { min-width: 0; padding: 4px 2px; } QPushButt
 NO_PREVIEW: Final = "Each shows first what it would change. Nothing is changed until you apply it."
 
 
-class CorrectWidget(Panel):
-    """The "Correct" dock widget of a viewer.
+class CorrectWidget(ControlPanel["CorrectControl"]):
+    """The "Correct" dock widget of a viewer."""
 
-    Parameters
-    ----------
-    napari_viewer : napari.viewer.Viewer
-    """
-
-    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.session = session_of(napari_viewer)
-        self.view: OpenSlideView | None = None
-        self._always, self._of_view = Follower(self), Follower(self)
+    def _build(self, viewer: ViewerModel) -> None:
         self._controls: list[QWidget] = []
         self._build_tools()
         self._build_history()
         self._build_shapings()
         self._build_keys()
-        bind_keys(unwrapped(napari_viewer), self.session)
-        self._always.follow(self.session.current_changed, self._on_current)
-        self._on_current(self.session.current)
+        bind_keys(viewer, self.session)
 
-    @property
-    def control(self) -> CorrectControl | None:
-        """Corrections of the current slide."""
-        return None if self.view is None else self.view.correct
+    def _control_of(self, view: OpenSlideView) -> CorrectControl:
+        return view.correct
 
     # Building
 
@@ -209,10 +194,6 @@ class CorrectWidget(Panel):
 
     # What the user does
 
-    def _do(self, action: Callable[[CorrectControl], None]) -> None:
-        if self.control is not None:
-            action(self.control)
-
     def _propose(self, shaping: Shaping) -> None:
         self._do(lambda control: control.propose(shaping))
 
@@ -221,12 +202,8 @@ class CorrectWidget(Panel):
 
     # What is shown
 
-    def _on_current(self, view: OpenSlideView | None) -> None:
-        self._of_view.unfollow()
-        self.view = view
-        if view is not None:
-            self._of_view.follow(view.correct.changed, self._show)
-        self._show()
+    def _begin(self, view: OpenSlideView) -> None:
+        self._of_view.follow(view.correct.changed, self._show)
 
     def _show(self) -> None:
         control = self.control
@@ -246,14 +223,14 @@ class CorrectWidget(Panel):
         for button in self.values.buttons():
             button.setChecked(tool is not Tool.MOVE and self.values.id(button) == control.value)
         self.values.setExclusive(True)
-        with _silent(self.brush.slider):
+        with silent(self.brush.slider):
             self.brush.slider.setRange(*(UM_RANGE if control.brush_unit is BrushUnit.UM else SCREEN_RANGE))
             self.brush.show_value(control.brush)
         self.unit.setCurrentIndex(list(BrushUnit).index(control.brush_unit))
         self.outside.setCurrentIndex(int(control.extend))
         self.scope.setCurrentIndex(int(control.whole_slide))
         for shaping, box in self.amounts.items():
-            with _silent(box):
+            with silent(box):
                 box.setValue(control.amounts[shaping])
 
     def _show_history(self, control: CorrectControl | None) -> None:
@@ -266,17 +243,15 @@ class CorrectWidget(Panel):
             button.setToolTip(
                 f"{name} ({'Ctrl+Z' if name == 'Undo' else 'Ctrl+Shift+Z'})" if text else f"{name}: nothing"
             )
-        with _silent(self.show_corrections):
+        with silent(self.show_corrections):
             self.show_corrections.setChecked(control is not None and control.shows_corrections)
         self.saved.setText("" if control is None else control.save_state)
 
     def _show_proposal(self, control: CorrectControl | None) -> None:
         proposing = control is not None and control.proposing
         proposal = None if control is None else control.proposal
-        progress = None if control is None else control.progress
         self.bar.setVisible(proposing)
-        self.bar.setRange(0, 0 if progress is None else progress.total)
-        self.bar.setValue(0 if progress is None else progress.done)
+        show_progress(self.bar, None if control is None else control.progress)
         self.apply.setEnabled(proposal is not None and proposal.pixels > 0)
         self.apply.setToolTip("Make it a correction, in one step that can be undone (Shift+Enter)")
         self.drop.setEnabled(proposing or proposal is not None)
@@ -314,15 +289,6 @@ def _even_row(buttons: list[QPushButton]) -> QHBoxLayout:
 
 def _spaced(number: int) -> str:
     return f"{number:,}".replace(",", " ")
-
-
-@contextmanager
-def _silent(widget: QWidget) -> Iterator[None]:
-    widget.blockSignals(True)
-    try:
-        yield
-    finally:
-        widget.blockSignals(False)
 
 
 def bind_keys(viewer: ViewerModel, session: SlideViews) -> None:

@@ -27,14 +27,12 @@ from napari_histodistill.viewer.colours import ADDED_COLOUR, GONE_COLOUR, PREDIC
 from napari_histodistill.viewer.distil import DistilState, Scope
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.widgets.curves import Curves
-from napari_histodistill.widgets.parts import INFO, WARN, Banner, Follower, Panel, WrappedLabel, row, swatch
-from napari_histodistill.widgets.session import session_of
+from napari_histodistill.widgets.dock import ControlPanel
+from napari_histodistill.widgets.parts import INFO, WARN, Banner, WrappedLabel, row, swatch
 from napari_histodistill.widgets.teacher import DEVICES, time_left
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import napari
+    from napari.components import ViewerModel
 
     from napari_histodistill.distill.rounds import Round
     from napari_histodistill.viewer.distil import DistilControl
@@ -48,30 +46,17 @@ LABELS: Final = {
 COLUMNS: Final = ("Round", "Outcome", "Score", "Best before")
 
 
-class DistilWidget(Panel):
-    """The "Distil" dock widget of a viewer.
+class DistilWidget(ControlPanel["DistilControl"]):
+    """The "Distil" dock widget of a viewer."""
 
-    Parameters
-    ----------
-    napari_viewer : napari.viewer.Viewer
-    """
-
-    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.session = session_of(napari_viewer)
-        self.view: OpenSlideView | None = None
-        self._always, self._of_view = Follower(self), Follower(self)
+    def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self._build_choices()
         self._build_run()
         self._build_shown()
         self._build_rounds()
-        self._always.follow(self.session.current_changed, self._on_current)
-        self._on_current(self.session.current)
 
-    @property
-    def control(self) -> DistilControl | None:
-        """The distillation of the current slide."""
-        return None if self.view is None else self.view.distil
+    def _control_of(self, view: OpenSlideView) -> DistilControl:
+        return view.distil
 
     # Building
 
@@ -187,10 +172,6 @@ class DistilWidget(Panel):
 
     # What the user does
 
-    def _do(self, action: Callable[[DistilControl], None]) -> None:
-        if self.control is not None:
-            action(self.control)
-
     def _start(self) -> None:
         control = self.control
         if control is None:
@@ -228,18 +209,13 @@ class DistilWidget(Panel):
 
     # What is shown
 
-    def _on_current(self, view: OpenSlideView | None) -> None:
-        self._of_view.unfollow()
-        self.view = view
-        control = self.control
-        if control is not None:
-            self._of_view.follow(control.changed, self._show)
-            chosen = control.settings
-            self.rounds.setValue(chosen.rounds)
-            self.epochs.setValue(chosen.epochs)
-            self.tiles.setValue(chosen.most_tiles)
-            self.weight.setValue(chosen.correction_weight)
-        self._show()
+    def _begin(self, view: OpenSlideView) -> None:
+        self._of_view.follow(view.distil.changed, self._show)
+        chosen = view.distil.settings
+        self.rounds.setValue(chosen.rounds)
+        self.epochs.setValue(chosen.epochs)
+        self.tiles.setValue(chosen.most_tiles)
+        self.weight.setValue(chosen.correction_weight)
 
     def _show(self) -> None:
         control = self.control

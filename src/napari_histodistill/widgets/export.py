@@ -20,11 +20,11 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.export import ExportOptions
 from napari_histodistill.viewer.export import ExportState
-from napari_histodistill.widgets.parts import INFO, Banner, Follower, Panel, WrappedLabel, row
-from napari_histodistill.widgets.session import session_of
+from napari_histodistill.widgets.dock import ControlPanel
+from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, row, show_progress
 
 if TYPE_CHECKING:
-    import napari
+    from napari.components import ViewerModel
     from qtpy.QtWidgets import QWidget
 
     from napari_histodistill.viewer.export import ExportControl
@@ -46,32 +46,19 @@ OUTLINED: Final = {"geojson", "asap-xml", "csv"}
 FILES: Final = "Annotations and masks (*.geojson *.json *.xml *.png *.tif *.tiff);;All files (*)"
 
 
-class ExportWidget(Panel):
-    """The "Export" dock widget of a viewer.
+class ExportWidget(ControlPanel["ExportControl"]):
+    """The "Export" dock widget of a viewer."""
 
-    Parameters
-    ----------
-    napari_viewer : napari.viewer.Viewer
-    """
-
-    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.session = session_of(napari_viewer)
-        self.view: OpenSlideView | None = None
-        self._always, self._of_view = Follower(self), Follower(self)
+    def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self.problem = Banner(INFO)
         self.column.addWidget(self.problem)
         self._build_work()
         self._build_out()
         self._build_in()
         self._build_copy()
-        self._always.follow(self.session.current_changed, self._on_current)
-        self._on_current(self.session.current)
 
-    @property
-    def control(self) -> ExportControl | None:
-        """What leaves and comes in of the current slide."""
-        return None if self.view is None else self.view.export
+    def _control_of(self, view: OpenSlideView) -> ExportControl:
+        return view.export
 
     # Building
 
@@ -102,7 +89,7 @@ class ExportWidget(Panel):
         self.tolerance.valueChanged.connect(self._choose)
         self.mpp.valueChanged.connect(self._choose)
         self.folder_button.clicked.connect(self._ask_for_folder)
-        self.export_button.clicked.connect(self._export)
+        self.export_button.clicked.connect(lambda: self._do(lambda control: control.run()))
         self.show_button.clicked.connect(self._show_files)
 
     def _build_in(self) -> None:
@@ -133,14 +120,14 @@ class ExportWidget(Panel):
     def _build_work(self) -> None:
         self.bar = QProgressBar()
         self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.clicked.connect(self._cancel)
+        self.cancel_button.clicked.connect(lambda: self._do(lambda control: control.cancel()))
         self.column.addLayout(row(self.bar, self.cancel_button, stretch=0))
         self.status = WrappedLabel("")
         self.status.setTextFormat(Qt.TextFormat.PlainText)  # it shows names of files
         self.column.addWidget(self.status)
         self.apply_button, self.discard_button = QPushButton("Apply"), QPushButton("Discard")
-        self.apply_button.clicked.connect(self._apply)
-        self.discard_button.clicked.connect(self._discard)
+        self.apply_button.clicked.connect(lambda: self._do(lambda control: control.apply()))
+        self.discard_button.clicked.connect(lambda: self._do(lambda control: control.discard()))
         self.column.addLayout(row(self.apply_button, self.discard_button))
 
     # What the user does
@@ -155,10 +142,6 @@ class ExportWidget(Panel):
             path = QFileDialog.getExistingDirectory(self, "Folder for the files", str(self.control.place or ""))
             if path:
                 self.control.choose_folder(Path(path))
-
-    def _export(self) -> None:
-        if self.control is not None:
-            self.control.run()
 
     def _show_files(self) -> None:
         if self.control is not None and self.control.written:
@@ -175,18 +158,6 @@ class ExportWidget(Panel):
         if path and self.control is not None:
             self.control.read_file(Path(path), self.kind.currentData(), self.import_mpp.value() or None)
 
-    def _apply(self) -> None:
-        if self.control is not None:
-            self.control.apply()
-
-    def _discard(self) -> None:
-        if self.control is not None:
-            self.control.discard()
-
-    def _cancel(self) -> None:
-        if self.control is not None:
-            self.control.cancel()
-
     def _copy(self) -> None:
         if self.control is not None:
             self.control.copy_as_layer(
@@ -195,13 +166,9 @@ class ExportWidget(Panel):
 
     # What is shown
 
-    def _on_current(self, view: OpenSlideView | None) -> None:
-        self._of_view.unfollow()
-        self.view = view
-        if view is not None:
-            self._of_view.follow(view.export.changed, self._show)
-            self._choose()
-        self._show()
+    def _begin(self, view: OpenSlideView) -> None:
+        self._of_view.follow(view.export.changed, self._show)
+        self._choose()
 
     def _show(self) -> None:
         control = self.control
@@ -231,9 +198,7 @@ class ExportWidget(Panel):
         if control is None or state is None:
             self.status.setVisible(False)
             return
-        progress = control.progress
-        self.bar.setRange(0, 0 if progress is None else progress.total)
-        self.bar.setValue(0 if progress is None else progress.done)
+        show_progress(self.bar, control.progress)
         told = [state.value if busy or state is ExportState.PREVIEW else "", control.message]
         self.status.setText("\n".join(text for text in told if text))
         self.status.setVisible(bool(self.status.text()))

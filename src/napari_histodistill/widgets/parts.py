@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,14 @@ from qtpy.QtWidgets import (
 from superqt import QLabeledDoubleSlider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from psygnal import SignalInstance
+    from qtpy.QtCore import QObject
     from qtpy.QtGui import QResizeEvent, QShowEvent
+    from qtpy.QtWidgets import QProgressBar
+
+    from napari_histodistill.jobs import Progress
 
 WARN, INFO, ERROR = "warn", "info", "error"
 _BANNER_STYLES = {
@@ -199,9 +204,8 @@ class Slider(QWidget):
 
     def show_value(self, value: float) -> None:
         """Set the value without emitting."""
-        self.slider.blockSignals(True)
-        self.slider.setValue(value)
-        self.slider.blockSignals(False)
+        with silent(self.slider):
+            self.slider.setValue(value)
 
     @property
     def value(self) -> float:
@@ -224,6 +228,22 @@ def swatch(colour: Sequence[float]) -> QIcon:
     pixmap = QPixmap(12, 12)
     pixmap.fill(QColor.fromRgbF(*colour))
     return QIcon(pixmap)
+
+
+def show_progress(bar: QProgressBar, progress: Progress | None) -> None:
+    """Show how far work is; a bar that moves while nobody knows."""
+    bar.setRange(0, 0 if progress is None else progress.total)
+    bar.setValue(0 if progress is None else progress.done)
+
+
+@contextmanager
+def silent(thing: QObject) -> Iterator[None]:
+    """Change something without a signal, since it was not a person who did."""
+    thing.blockSignals(True)
+    try:
+        yield
+    finally:
+        thing.blockSignals(False)
 
 
 class Follower:

@@ -22,12 +22,12 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slide.metadata import checked_mpp
 from napari_histodistill.slide.tissue import TissueSettings
 from napari_histodistill.viewer.work import tell
-from napari_histodistill.widgets.parts import WARN, Banner, Facts, Follower, Panel, Slider, WrappedLabel, row
-from napari_histodistill.widgets.session import session_of
+from napari_histodistill.widgets.dock import SlidePanel
+from napari_histodistill.widgets.parts import WARN, Banner, Facts, Slider, WrappedLabel, row, show_progress, silent
 
 if TYPE_CHECKING:
-    import napari
     import numpy as np
+    from napari.components import ViewerModel
     from numpy.typing import NDArray
 
     from napari_histodistill.slide import Slide
@@ -41,24 +41,13 @@ FILES = (
 )
 
 
-class SlideWidget(Panel):
-    """The "Slide" dock widget of a viewer.
+class SlideWidget(SlidePanel):
+    """The "Slide" dock widget of a viewer."""
 
-    Parameters
-    ----------
-    napari_viewer : napari.viewer.Viewer
-    """
-
-    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.session = session_of(napari_viewer)
-        self.view: OpenSlideView | None = None
-        self._always, self._of_view = Follower(self), Follower(self)
+    def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self._build_slide()
         self._build_tissue()
         self._build_more()
-        self._always.follow(self.session.current_changed, self._on_current)
-        self._on_current(self.session.current)
 
     # Building
 
@@ -136,13 +125,12 @@ class SlideWidget(Panel):
 
     # The slide
 
-    def _on_current(self, view: OpenSlideView | None) -> None:
-        self._of_view.unfollow()
-        self.view = view
-        if view is not None:
-            self._of_view.follow(view.moved, self._show_slide)
-            self._of_view.follow(view.reopened, self._show_slide)
-            self._of_view.follow(view.tissue.changed, self._show_tissue)
+    def _begin(self, view: OpenSlideView) -> None:
+        self._of_view.follow(view.moved, self._show_slide)
+        self._of_view.follow(view.reopened, self._show_slide)
+        self._of_view.follow(view.tissue.changed, self._show_tissue)
+
+    def _show(self) -> None:
         self._show_slide()
         self._show_tissue()
 
@@ -168,9 +156,8 @@ class SlideWidget(Panel):
         self.mpp_problem.say(mpp_sentence or "The pixel size is unknown: set it." if slide.mpp is None else "")
         self.warnings.say("\n".join(text for text in slide.warnings if text != mpp_sentence))
         self.icc.setEnabled(slide.has_icc_profile)
-        self.icc.blockSignals(True)
-        self.icc.setChecked(view.icc)
-        self.icc.blockSignals(False)
+        with silent(self.icc):
+            self.icc.setChecked(view.icc)
         self.pictures.clear()
         self.pictures.addItems(slide.associated_images())
         self.pictures.setEnabled(self.pictures.count() > 0)
@@ -237,9 +224,7 @@ class SlideWidget(Panel):
             self.tissue_note.setText("")
             self._show_settings(TissueSettings())
             return
-        progress = tissue.progress
-        self.tissue_bar.setRange(0, 0 if progress is None else progress.total)
-        self.tissue_bar.setValue(0 if progress is None else progress.done)
+        show_progress(self.tissue_bar, tissue.progress)
         self.tissue_note.setText(_tissue_text(tissue))
         self._show_settings(tissue.settings)
 
@@ -249,9 +234,8 @@ class SlideWidget(Panel):
         self.blur.show_value(settings.focus_sensitivity)
         self.blur.setEnabled(self.view is not None and settings.focus)
         for box, on in ((self.pen, settings.pen), (self.focus, settings.focus)):
-            box.blockSignals(True)
-            box.setChecked(on)
-            box.blockSignals(False)
+            with silent(box):
+                box.setChecked(on)
 
 
 def describe(slide: Slide) -> dict[str, str]:

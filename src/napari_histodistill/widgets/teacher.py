@@ -19,22 +19,22 @@ from superqt import QCollapsible
 
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.teacher import BUNDLED, TeacherState
+from napari_histodistill.widgets.dock import ControlPanel
 from napari_histodistill.widgets.parts import (
     ERROR,
     INFO,
     WARN,
     Banner,
     Facts,
-    Follower,
-    Panel,
     Slider,
     WrappedLabel,
     row,
+    show_progress,
+    silent,
 )
-from napari_histodistill.widgets.session import session_of, unwrapped
 
 if TYPE_CHECKING:
-    import napari
+    from napari.components import ViewerModel
 
     from napari_histodistill.nets import ModelCard
     from napari_histodistill.viewer.slides import OpenSlideView
@@ -50,31 +50,18 @@ RUN_TEXTS: Final = {
 }
 
 
-class TeacherWidget(Panel):
-    """The "Teacher" dock widget of a viewer.
+class TeacherWidget(ControlPanel["TeacherControl"]):
+    """The "Teacher" dock widget of a viewer."""
 
-    Parameters
-    ----------
-    napari_viewer : napari.viewer.Viewer
-    """
-
-    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
-        super().__init__()
-        self.session = session_of(napari_viewer)
-        self._window = unwrapped(napari_viewer).window
-        self.view: OpenSlideView | None = None
-        self._always, self._of_view = Follower(self), Follower(self)
+    def _build(self, viewer: ViewerModel) -> None:
+        self._window = viewer.window
         self._build_model()
         self._build_run()
         self._build_result()
         self._build_corrections()
-        self._always.follow(self.session.current_changed, self._on_current)
-        self._on_current(self.session.current)
 
-    @property
-    def teacher(self) -> TeacherControl | None:
-        """The teacher of the current slide."""
-        return None if self.view is None else self.view.teacher
+    def _control_of(self, view: OpenSlideView) -> TeacherControl:
+        return view.teacher
 
     # Building
 
@@ -83,7 +70,7 @@ class TeacherWidget(Panel):
         self.models = QComboBox()
         self.models.addItem("Bundled teacher", BUNDLED)
         self.models.setToolTip("The model that comes with this plugin, or a folder with model.json")
-        self.models.activated.connect(self._on_model_chosen)
+        self.models.activated.connect(lambda: self._do(lambda teacher: teacher.choose_model(self.models.currentData())))
         self.model_button = QPushButton("Folder…")
         self.model_button.clicked.connect(self._ask_for_model)
         section.addLayout(row(self.models, self.model_button, stretch=0))
@@ -109,14 +96,18 @@ class TeacherWidget(Panel):
         self.devices = QComboBox()
         for name, device in DEVICES.items():
             self.devices.addItem(name, device)
-        self.devices.currentIndexChanged.connect(self._on_device)
+        self.devices.currentIndexChanged.connect(
+            lambda: self._do(lambda teacher: teacher.choose_device(self.devices.currentData()))
+        )
         section.addLayout(row(QLabel("Compute on"), self.devices, stretch=1))
         self.run_button, self.pause_button, self.cancel_button = (
             QPushButton(text) for text in ("Run", "Pause", "Cancel")
         )
-        self.run_button.clicked.connect(self._run)
-        self.pause_button.clicked.connect(self._pause)
-        self.cancel_button.clicked.connect(self._cancel)
+        self.run_button.clicked.connect(
+            lambda: self._do(lambda teacher: teacher.run(resume=teacher.state is TeacherState.PARTIAL))
+        )
+        self.pause_button.clicked.connect(lambda: self._do(lambda teacher: teacher.pause()))
+        self.cancel_button.clicked.connect(lambda: self._do(lambda teacher: teacher.cancel()))
         section.addLayout(row(self.run_button, self.pause_button, self.cancel_button, stretch=0))
         self.bar = QProgressBar()
         section.addWidget(self.bar)
@@ -136,11 +127,11 @@ class TeacherWidget(Panel):
             0.01,
             "Left: more counts as tumour. Right: only what is certain.",
         )
-        self.threshold.changed.connect(lambda value: self._set_mask(threshold=value))
+        self.threshold.changed.connect(lambda value: self._do(lambda teacher: teacher.set_mask(threshold=value)))
         self.smoothing = Slider(
             "Smooth over (µm)", 0, 100, 1, "Evens out the mask: small spots go, outlines get rounder.", decimals=0
         )
-        self.smoothing.changed.connect(lambda value: self._set_mask(smoothing_um=value))
+        self.smoothing.changed.connect(lambda um: self._do(lambda teacher: teacher.set_mask(smoothing_um=um)))
         self.figures = Facts(FIGURES)
         for widget in (self.threshold, self.smoothing, self.figures):
             section.addWidget(widget)
@@ -153,17 +144,13 @@ class TeacherWidget(Panel):
 
     # What the user does
 
-    def _on_model_chosen(self, _index: int) -> None:
-        if self.teacher is not None:
-            self.teacher.choose_model(self.models.currentData())
-
     def _ask_for_model(self) -> None:
         path = QFileDialog.getExistingDirectory(self, "Folder of a model")
-        if path and self.teacher is not None:
-            self.teacher.choose_model(path)
+        if path:
+            self._do(lambda teacher: teacher.choose_model(path))
 
     def _ask_for_study(self) -> None:
-        teacher = self.teacher
+        teacher = self.control
         if teacher is None:
             return
         start = teacher.study_folder if teacher.study_folder.exists() else teacher.study_folder.parent
@@ -171,36 +158,16 @@ class TeacherWidget(Panel):
         if path:
             teacher.choose_study(Path(path))
 
-    def _on_device(self, _index: int) -> None:
-        if self.teacher is not None:
-            self.teacher.choose_device(self.devices.currentData())
-
-    def _run(self) -> None:
-        teacher = self.teacher
-        if teacher is not None:
-            teacher.run(resume=teacher.state is TeacherState.PARTIAL)
-
-    def _pause(self) -> None:
-        if self.teacher is not None:
-            self.teacher.pause()
-
-    def _cancel(self) -> None:
-        if self.teacher is not None:
-            self.teacher.cancel()
-
     def _ask(self, question: str) -> bool:
         answer = QMessageBox.question(self, "HistoDistill", question)
         return bool(answer == QMessageBox.StandardButton.Yes)
 
-    def _set_mask(self, *, threshold: float | None = None, smoothing_um: float | None = None) -> None:
-        if self.teacher is not None:
-            self.teacher.set_mask(threshold=threshold, smoothing_um=smoothing_um)
-
     def _show_layer(self, role: Role, on: bool) -> None:
-        if self.view is None or self.teacher is None or self.teacher.result is None:
+        teacher = self.control
+        if self.view is None or teacher is None or teacher.result is None:
             return
         if on and self.view.layer(role) is None:
-            self.teacher.result.show()
+            teacher.result.show()
         layer = self.view.layer(role)
         if layer is not None:
             layer.visible = on
@@ -212,16 +179,12 @@ class TeacherWidget(Panel):
 
     # What is shown
 
-    def _on_current(self, view: OpenSlideView | None) -> None:
-        self._of_view.unfollow()
-        self.view = view
-        if view is not None:
-            view.teacher.ask = self._ask
-            self._of_view.follow(view.teacher.changed, self._show)
-        self._show()
+    def _begin(self, view: OpenSlideView) -> None:
+        view.teacher.ask = self._ask
+        self._of_view.follow(view.teacher.changed, self._show)
 
     def _show(self) -> None:
-        teacher = self.teacher
+        teacher = self.control
         self._show_model(teacher)
         self._show_run(teacher)
         self._show_result(teacher)
@@ -263,8 +226,7 @@ class TeacherWidget(Panel):
         self.folder.setToolTip(f"Results and corrections are kept in {teacher.study_folder}")
         self.devices.setCurrentIndex(self.devices.findData(teacher.device))
         progress = teacher.progress
-        self.bar.setRange(0, 0 if progress is None else progress.total)
-        self.bar.setValue(0 if progress is None else progress.done)
+        show_progress(self.bar, progress)
         parts = [state.value]
         if progress is not None and busy:
             parts += [text for text in (progress.message, time_left(progress.eta)) if text]
@@ -281,9 +243,8 @@ class TeacherWidget(Panel):
             self.smoothing.show_value(teacher.mask_settings.smoothing_um)
         for box, role in ((self.show_mask, Role.PSEUDO_MASK), (self.show_probability, Role.PROBABILITY)):
             layer = None if self.view is None else self.view.layer(role)
-            box.blockSignals(True)
-            box.setChecked(layer is not None and layer.visible)
-            box.blockSignals(False)
+            with silent(box):
+                box.setChecked(layer is not None and layer.visible)
         if result is None:
             for name in FIGURES:
                 self.figures.set(name, "")

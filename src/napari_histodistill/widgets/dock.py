@@ -1,0 +1,80 @@
+"""What the dock widgets have in common: each is about the slide that is current in its viewer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from napari_histodistill.widgets.parts import Follower, Panel
+from napari_histodistill.widgets.session import session_of, unwrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import napari
+    from napari.components import ViewerModel
+
+    from napari_histodistill.viewer.slides import OpenSlideView
+
+C = TypeVar("C")
+
+
+class SlidePanel(Panel):
+    """A panel about the current slide of a viewer, whichever that is.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+
+    Attributes
+    ----------
+    session : SlideViews
+        The slides of the viewer.
+    view : OpenSlideView or None
+        The current one.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.session = session_of(napari_viewer)
+        self.view: OpenSlideView | None = None
+        self._always, self._of_view = Follower(self), Follower(self)
+        self._build(unwrapped(napari_viewer))
+        self._always.follow(self.session.current_changed, self._on_current)
+        self._on_current(self.session.current)
+
+    def _build(self, viewer: ViewerModel) -> None:
+        """Make the widgets, once."""
+        raise NotImplementedError
+
+    def _on_current(self, view: OpenSlideView | None) -> None:
+        self._of_view.unfollow()
+        self.view = view
+        if view is not None:
+            self._begin(view)
+        self._show()
+
+    def _begin(self, view: OpenSlideView) -> None:
+        """Another slide is current: follow what changes (with ``_of_view``), take over what was chosen for it."""
+        raise NotImplementedError
+
+    def _show(self) -> None:
+        """Show what there is of the current slide, or that there is none."""
+        raise NotImplementedError
+
+
+class ControlPanel(SlidePanel, Generic[C]):
+    """A panel over one controller of the current slide, which must have a signal ``changed``."""
+
+    @property
+    def control(self) -> C | None:
+        """The controller of the current slide."""
+        return None if self.view is None else self._control_of(self.view)
+
+    def _control_of(self, view: OpenSlideView) -> C:
+        raise NotImplementedError
+
+    def _do(self, action: Callable[[C], None]) -> None:
+        """Have the controller do something, if there is one."""
+        control = self.control
+        if control is not None:
+            action(control)
