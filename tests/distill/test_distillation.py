@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from napari_histodistill.nets import load_model
 SMALL = DistillRecipe(
     targets=Targets(views=1), epochs=2, optimisation=Optimisation(lr=1e-3, average=0.8), crop=64, batch=8
 )
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +68,20 @@ def test_a_new_student_of_another_encoder_has_a_card_that_fits_it(teacher, tmp_p
     assert (own.margin, own.multiple) == (network.margin, network.period)
     assert own.training.start.startswith("random weights")
     assert len(network.attention) == 3 * attention
+
+
+@pytest.fixture
+def script_of(tmp_path) -> Callable[[DistillRequest], list[str]]:
+    """Arguments for a Python of its own that distils a request and prints what it is told."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import pickle, sys, torch\n"
+        "torch.set_num_threads(1)\n"
+        "from napari_histodistill.distill import distill\n"
+        "from napari_histodistill.jobs import InlineControl\n"
+        "distill(pickle.loads(bytes.fromhex(sys.argv[1])), InlineControl(lambda p: print(p.message, flush=True)))\n"
+    )
+    return lambda request: [str(script), pickle.dumps(request).hex()]
 
 
 def weights(folder: Path) -> bytes:
@@ -125,25 +143,15 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(request_for, 
     assert a != c
 
 
-def test_killed_at_any_epoch_it_goes_on_to_the_same_weights(request_for, recorder, tmp_path):
+def test_killed_at_any_epoch_it_goes_on_to_the_same_weights(request_for, recorder, script_of):
     whole = distill(request_for("whole"), recorder).folder
     request = request_for("cut")
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import pickle, sys, torch\n"
-        "torch.set_num_threads(1)\n"
-        "from napari_histodistill.distill import distill\n"
-        "from napari_histodistill.jobs import InlineControl\n"
-        "distill(pickle.loads(bytes.fromhex(sys.argv[1])), InlineControl(lambda p: print(p.message, flush=True)))\n"
-    )
-    import pickle
-
     for line in ("epoch 1:", "epoch 2:", "round 1,"):  # in the first round, at its end, and between the rounds
         child = subprocess.Popen(
-            [sys.executable, script, pickle.dumps(replace(request, resume=True)).hex()],
+            [sys.executable, *script_of(replace(request, resume=True))],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=ENVIRONMENT,
         )
         assert child.stdout is not None
         assert any(text.startswith(line) for text in child.stdout)
@@ -164,30 +172,20 @@ def test_other_settings_do_not_go_on_with_a_distillation(request_for, recorder):
     assert distill(replace(request, seed=7), recorder).rounds[0].number == 1  # anew
 
 
-def test_two_processes_compute_the_loss_of_one(request_for, recorder, tmp_path):
+def test_two_processes_compute_the_loss_of_one(request_for, recorder, script_of, tmp_path):
     """With the statistics of BatchNorm frozen, a batch in two shares has the loss of the whole."""
     frozen = replace(SMALL, optimisation=replace(SMALL.optimisation, frozen_norm=True), augmentation=Augmentation())
     request = request_for("one", recipe=frozen, rounds=1, epochs=1)
     one = distill(request, recorder).rounds[0].epochs[0]
-    import pickle
-
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import pickle, sys, torch\n"
-        "torch.set_num_threads(1)\n"
-        "from napari_histodistill.distill import distill\n"
-        "from napari_histodistill.jobs import InlineControl\n"
-        "distill(pickle.loads(bytes.fromhex(sys.argv[1])), InlineControl())\n"
-    )
     out = tmp_path / "two"
     subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"),
-            *(script, pickle.dumps(replace(request, out=out)).hex()),
+            *script_of(replace(request, out=out)),
         ],
         check=True,
         timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=ENVIRONMENT,
     )
     two = json.loads((out / "rounds.jsonl").read_text())["epochs"][0]
     for name, value in one["terms"].items():

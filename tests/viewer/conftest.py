@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_histodistill.jobs import JobCancelled
 from napari_histodistill.slide import open_slide
+from napari_histodistill.study import StudyError
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,54 @@ def slide(mark: MarkedSlide) -> Any:
     """The marked slide, open."""
     with open_slide(mark.path) as slide:
         yield slide
+
+
+class Timer:
+    def __init__(self, function):
+        self.function, self.active = function, False
+
+    def start(self):
+        self.active = True
+
+    def stop(self):
+        self.active = False
+
+
+class Runner:
+    """Jobs run where they are started; timers when the test lets time pass."""
+
+    def __init__(self):
+        self.timers = []
+
+    def start(self, job, *, progress, done, failed):
+        try:
+            events = job.events()
+            while True:
+                try:
+                    progress(next(events))
+                except StopIteration as end:
+                    result = end.value
+                    break
+        except (StudyError, JobCancelled) as error:
+            failed(error)
+        else:
+            done(result)
+
+    def timer(self, _seconds, function):
+        self.timers.append(Timer(function))
+        return self.timers[-1]
+
+    def pass_time(self):
+        for _ in range(1000):
+            due = [timer for timer in self.timers if timer.active]
+            if not due:
+                return
+            for timer in due:
+                timer.active = False
+                timer.function()
+
+
+@pytest.fixture
+def new_runner() -> type[Runner]:
+    """Makes a `Runner` without an event loop."""
+    return Runner

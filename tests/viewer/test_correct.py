@@ -7,7 +7,6 @@ import pytest
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 
-from napari_histodistill.jobs import JobCancelled
 from napari_histodistill.slide import open_slide
 from napari_histodistill.study import Study, StudyError, corrections
 from napari_histodistill.viewer.correct import KEYS, BrushUnit, Tool
@@ -17,51 +16,6 @@ from napari_histodistill.viewer.shaping import Shaping
 from napari_histodistill.viewer.slides import SlideViews
 
 SHAPE = (550, 752)
-
-
-class Timer:
-    def __init__(self, function):
-        self.function, self.active = function, False
-
-    def start(self):
-        self.active = True
-
-    def stop(self):
-        self.active = False
-
-
-class Runner:
-    """Jobs run where they are started; timers when the test lets time pass."""
-
-    def __init__(self):
-        self.timers = []
-
-    def start(self, job, *, progress, done, failed):
-        try:
-            events = job.events()
-            while True:
-                try:
-                    progress(next(events))
-                except StopIteration as end:
-                    result = end.value
-                    break
-        except (StudyError, JobCancelled) as error:
-            failed(error)
-        else:
-            done(result)
-
-    def timer(self, _seconds, function):
-        self.timers.append(Timer(function))
-        return self.timers[-1]
-
-    def pass_time(self):
-        for _ in range(1000):
-            due = [timer for timer in self.timers if timer.active]
-            if not due:
-                return
-            for timer in due:
-                timer.active = False
-                timer.function()
 
 
 @pytest.fixture
@@ -88,8 +42,8 @@ def study(mark, tmp_path, monkeypatch):
 class Session:
     """A viewer model with the slide open in it."""
 
-    def __init__(self, path, study):
-        self.runner = Runner()
+    def __init__(self, path, study, runner):
+        self.runner = runner
         self.viewer = ViewerModel()
         self.views = SlideViews(self.viewer, self.runner)
         add_layer(self.viewer, slide_layer(open_slide(path)))
@@ -112,19 +66,30 @@ class Session:
 
 
 @pytest.fixture
-def session(mark, study):
-    session = Session(mark.path, study)
-    yield session
-    session.views.close()
+def open_session(mark, new_runner):
+    """Opens the slide with a study, as in a napari of its own; closed at the end."""
+    opened = []
+
+    def open_(study):
+        opened.append(Session(mark.path, study, new_runner()))
+        return opened[-1]
+
+    yield open_
+    for session in opened:
+        session.views.close()
 
 
-def test_without_a_result_the_reason_is_given_and_nothing_happens(mark, tmp_path):
-    session = Session(mark.path, tmp_path / "none")
+@pytest.fixture
+def session(open_session, study):
+    return open_session(study)
+
+
+def test_without_a_result_the_reason_is_given_and_nothing_happens(open_session, tmp_path):
+    session = open_session(tmp_path / "none")
     assert "run the teacher first" in session.control.reason
     for _, action in KEYS.values():
         action(session.control)
     assert session.control.undo_text == ""
-    session.views.close()
 
 
 def test_tools_set_up_napari_s_own_and_follow_it(session):
@@ -169,7 +134,7 @@ def test_the_brush_keeps_its_size_on_the_slide_or_on_the_screen(session):
     assert control.brush == pytest.approx(60, rel=0.01)
 
 
-def test_undo_says_what_it_undoes_and_goes_on_after_reopening(session, mark, study):
+def test_undo_says_what_it_undoes_and_goes_on_after_reopening(session, open_session, study):
     control = session.control
     control.pick(Tool.BRUSH, 1)
     session.stroke(300, 100)
@@ -185,7 +150,7 @@ def test_undo_says_what_it_undoes_and_goes_on_after_reopening(session, mark, stu
     session.runner.pass_time()
     session.views.close()
 
-    again = Session(mark.path, study)
+    again = open_session(study)
     assert again.mask.data[300, 200] == 3
     assert again.control.redo_text.startswith("eraser, ")
     again.control.undo()
@@ -330,7 +295,7 @@ def test_what_cannot_be_written_is_told_once_kept_and_written_later(session, stu
     assert entries[0].context == "run 0001"
 
 
-def test_a_damaged_journal_is_told_when_the_study_is_opened(session, mark, study):
+def test_a_damaged_journal_is_told_when_the_study_is_opened(session, open_session, study):
     session.control.pick(Tool.BRUSH, 1)
     for x in (100, 150, 200):
         session.stroke(300, x)
@@ -339,7 +304,7 @@ def test_a_damaged_journal_is_told_when_the_study_is_opened(session, mark, study
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
-    again = Session(mark.path, study)
+    again = open_session(study)
     assert "damaged" in notification_manager.records[-1].message
     assert all(again.mask.data[300, x] == 1 for x in (100, 150, 200))  # the array has them
     again.views.close()

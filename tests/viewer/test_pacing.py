@@ -10,23 +10,6 @@ from napari_histodistill.viewer import pacing
 from napari_histodistill.viewer.pacing import Pacer
 
 
-class Timer:
-    def __init__(self, function):
-        self.function, self.active = function, False
-
-    def start(self):
-        self.active = True
-
-    def stop(self):
-        self.active = False
-
-
-class Runner:
-    def timer(self, _seconds, function):
-        self.made = Timer(function)
-        return self.made
-
-
 def slow(steps):
     for step in range(steps):
         time.sleep(0.002)
@@ -34,11 +17,11 @@ def slow(steps):
 
 
 @pytest.fixture
-def pacer(monkeypatch):
+def pacer(monkeypatch, new_runner):
     monkeypatch.setattr(pacing, "SLICE_S", 0.005)
-    shown, runner = [], Runner()
+    shown, runner = [], new_runner()
     pacer = Pacer(runner, shown.append)
-    pacer.shown, pacer.timer = shown, runner.made
+    pacer.shown, pacer.timer = shown, runner.timers[-1]
     return pacer
 
 

@@ -245,13 +245,8 @@ class DistilControl:
 
     def pause(self) -> None:
         """Hold the rounds, or let them go on."""
-        job = self._work.job
-        if job is not None:
-            if self.state is DistilState.PAUSED:
-                job.resume()
-            else:
-                job.pause()
-            self.changed.emit()
+        self._work.pause()
+        self.changed.emit()
 
     def stop(self) -> None:
         """End the rounds; the one that is under way changes nothing."""

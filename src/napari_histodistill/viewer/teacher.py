@@ -15,7 +15,7 @@ from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.jobs import JobCancelled, JobControl, ProcessJob, ThreadJob
+from napari_histodistill.jobs import JobCancelled, JobControl, JobState, ProcessJob, ThreadJob
 from napari_histodistill.nets import ModelCard, bundled_card, read_card
 from napari_histodistill.predict import PredictRequest, PredictSummary, TileDone, predict_slide
 from napari_histodistill.predict.predict import COARSEST
@@ -124,7 +124,7 @@ class TeacherControl:
         if job is not None:
             if self._stopping:
                 return TeacherState.STOPPING
-            return TeacherState.PAUSED if job.state.value == "paused" else TeacherState.RUNNING
+            return TeacherState.PAUSED if job.state is JobState.PAUSED else TeacherState.RUNNING
         if self.result is None:
             return TeacherState.READY
         if self._stale:
@@ -268,13 +268,8 @@ class TeacherControl:
 
     def pause(self) -> None:
         """Hold the run, or let it go on."""
-        job = self._work.job
-        if job is not None:
-            if self.state is TeacherState.PAUSED:
-                job.resume()
-            else:
-                job.pause()
-            self.changed.emit()
+        self._work.pause()
+        self.changed.emit()
 
     def cancel(self) -> None:
         """Stop the run; what was computed stays, and what still comes in is dropped."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 from napari.utils.notifications import show_error
 
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.jobs import Job, JobFailedError, Progress
+from napari_histodistill.jobs import Job, JobFailedError, JobState, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,14 @@ class Latest:
             done=if_current(done, last=True),
             failed=if_current(failed or tell, last=True),
         )
+
+    def pause(self) -> None:
+        """Hold the job, or let it go on if it is held."""
+        if self.job is not None:
+            if self.job.state is JobState.PAUSED:
+                self.job.resume()
+            else:
+                self.job.pause()
 
     def finish(self) -> None:
         """Wait for the job here and drop what it says; its error, if any, goes to the log."""

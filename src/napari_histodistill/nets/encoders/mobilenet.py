@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import nn
 from torch.nn import functional
 
-from napari_histodistill.nets.encoders.base import Encoder, initialise, keep
+from napari_histodistill.nets.encoders.base import BlockEncoder, initialise
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from napari_histodistill.nets.encoders.base import Refine
 
 SQUEEZE = 32
 """Half-width in image px of the neighbourhood that squeeze-and-excite averages over."""
@@ -88,7 +86,7 @@ class _InvertedResidual(nn.Module):
         return x + y if self.shortcut else y
 
 
-class MobileNetV3Small(Encoder):
+class MobileNetV3Small(BlockEncoder):
     """MobileNetV3-Small (Howard et al. 2019, table 2) up to stride 16, with maps at strides 4, 8 and 16.
 
     Inverted residuals with hard-swish and squeeze-and-excite, which here looks at a neighbourhood of 64 px in place of
@@ -100,7 +98,7 @@ class MobileNetV3Small(Encoder):
     offsets = (0.0, 0.0, 0.0)
     margin = 159 + 6 * SQUEEZE  # of the convolutions, and of six neighbourhoods
     period = 16
-    _taps = (0, 2, 7)
+    taps = (0, 2, 7)
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,14 +109,3 @@ class MobileNetV3Small(Encoder):
             self.blocks.append(_InvertedResidual(inputs, block, stride))
             inputs = block.channels
         initialise(self)
-
-    def forward(self, x: Tensor, refine: Refine = keep) -> list[Tensor]:
-        """As `Encoder.forward`."""
-        maps: list[Tensor] = []
-        x = self.stem(x)
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if i in self._taps:
-                x = refine(len(maps), x)
-                maps.append(x)
-        return maps
