@@ -61,6 +61,8 @@ class DistillRecipe:
         Whether L_wce trusts pixels less that the student contradicts (OEEM, Li et al. 2022); else all alike.
     bags : float
         Weight of the teacher's bag loss beside the distillation.
+    pseudo : float
+        Weight of pseudo-targets in bags that may hold tumour; at 0 only corrections and bag labels teach.
     start : {"warm", "reversal", "new"}
         What a student starts from: the best model; the teacher that the last promotion displaced (the paper's role
         reversal; the first student is new); or always a new network.
@@ -87,6 +89,7 @@ class DistillRecipe:
     wce_sides: bool = True
     trust: bool = False
     bags: float = 0.0
+    pseudo: float = 1.0
     start: Literal["warm", "reversal", "new"] = "warm"
     promote: Literal["better", "always"] = "better"
     epochs: int = 3
@@ -136,6 +139,7 @@ RECIPES: dict[str, DistillRecipe] = {
     "reversal": replace(_DEFAULT, start="reversal"),
     "no-wce": replace(_DEFAULT, wce=0.0),
     "trust": replace(_DEFAULT, trust=True),
+    "corrections-only": replace(_DEFAULT, pseudo=0.0, bags=1.0),
     "self-training": replace(_DEFAULT, targets=Targets(views=1, threshold=0.5, holes_mm2=0.0)),
 }
 
