@@ -93,7 +93,9 @@ mpp_option = click.option(
     "--mpp", type=click.FloatRange(0, min_open=True), help="µm per pixel, where the files do not say or are wrong."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-model_option = click.option("--model", default="bundled", show_default=True, help="A folder with model.json.")
+model_option = click.option(
+    "--model", default="bundled", show_default=True, help="A folder with model.json, or the name of a bundled model."
+)
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
@@ -315,7 +317,9 @@ def train_teacher(data: Path, out: Path, **options: Any) -> None:
 
 
 @main.command()
-@click.option("--teacher", default="bundled", show_default=True, help="A folder with model.json.")
+@click.option(
+    "--teacher", default="bundled", show_default=True, help="A folder with model.json, or the name of a bundled model."
+)
 @click.option("--data", type=click.Path(path_type=Path), help="As train-teacher takes it.")
 @click.option("--study", type=click.Path(path_type=Path), help="Instead of data: learn on the slides of a study.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)

@@ -23,7 +23,7 @@ from napari_histodistill.mil.sampler import NEGATIVE, Sampler
 from napari_histodistill.mil.store import ArrayStore
 from napari_histodistill.mil.train import check_trainable
 from napari_histodistill.mil.trainer import CHECKPOINT, Trainer, TrainingError, make_fabric
-from napari_histodistill.nets.card import BUNDLED, read_card
+from napari_histodistill.nets.card import model_folder, read_card
 from napari_histodistill.nets.model import Model, load_model, save_model
 from napari_histodistill.nets.network import SideNetwork
 from napari_histodistill.nets.registry import ENCODERS
@@ -114,7 +114,7 @@ def distill(request: DistillRequest, control: JobControl) -> DistillResult:
     if request.threads:
         torch.set_num_threads(request.threads)
     fabric = make_fabric(request.device)
-    teacher = BUNDLED if request.teacher == "bundled" else Path(request.teacher)
+    teacher = model_folder(request.teacher)
     card = read_card(teacher)
     dataset = load_dataset(request.data, request.mpp).with_splits()
     train = dataset.part("train")
