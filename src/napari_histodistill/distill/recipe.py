@@ -35,9 +35,9 @@ class Targets:
 
     views: Literal[1, 4, 8] = 4
     cut: Literal["soft", "fixed", "otsu"] = "fixed"
-    threshold: float = 0.4
+    threshold: float = 0.5
     temperature: float = 1.0
-    holes_mm2: float = 0.005
+    holes_mm2: float = 0.0
     per_side: bool = False
 
 
@@ -110,7 +110,7 @@ RECIPES: dict[str, DistillRecipe] = {
     # He, Li and Zemp 2024, section 3.2: soft fused targets, Adam at 5e-5 throughout, 256 px, rounds of 30 epochs,
     # teacher and student always exchanged; sigma 3 px at evaluation.
     "paper": DistillRecipe(
-        targets=Targets(views=1, cut="soft", holes_mm2=0.0),
+        targets=Targets(views=1, cut="soft"),
         background=False,
         wce=2.0,
         wce_sides=False,
@@ -129,18 +129,19 @@ RECIPES: dict[str, DistillRecipe] = {
     # One change each, to see what a part does.
     "paper-loss": replace(
         _DEFAULT,
-        targets=Targets(cut="soft", holes_mm2=0.0),
+        targets=Targets(cut="soft"),
         background=False,
         wce=2.0,
         wce_sides=False,
         trust=True,
     ),
+    "low-cut": replace(_DEFAULT, targets=Targets(threshold=0.4, holes_mm2=0.005)),
     "no-fusion": replace(_DEFAULT, targets=replace(_DEFAULT.targets, per_side=True)),
     "reversal": replace(_DEFAULT, start="reversal"),
     "no-wce": replace(_DEFAULT, wce=0.0),
     "trust": replace(_DEFAULT, trust=True),
     "corrections-only": replace(_DEFAULT, pseudo=0.0, bags=1.0),
-    "self-training": replace(_DEFAULT, targets=Targets(views=1, threshold=0.5, holes_mm2=0.0)),
+    "self-training": replace(_DEFAULT, targets=Targets(views=1)),
 }
 
 
