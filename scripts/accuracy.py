@@ -38,7 +38,7 @@ MARK = "<!-- tables: made by scripts/accuracy.py --table, do not edit below -->"
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a teacher as published, one with the density prior, a ceiling (full masks), or a student under a recipe."""
+    """One run: a teacher as published or with the density prior, a ceiling (full masks), or a student."""
 
     kind: str
     family: str
