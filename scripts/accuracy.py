@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 CELLS, PAGE = ROOT / "docs" / "results", ROOT / "docs" / "results.md"
 SEEDS = (0, 1, 2)
 TEACHER_EPOCHS, ROUNDS, ROUND_EPOCHS = 4, 2, 3
+RECIPE_OF = {"teacher": "published", "prior": "default", "ceiling": "default"}
 FAMILIES = ("gm", "dice", "attention", "swin")
 ABLATIONS = ("no-fusion", "reversal", "no-wce", "self-training", "paper-loss", "trust")
 KEYS = ("dice_pooled", "f1_positive", "f1_negative", "miou", "miou_image", "hd95_um", "calibration_error")
@@ -37,7 +38,7 @@ MARK = "<!-- tables: made by scripts/accuracy.py --table, do not edit below -->"
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a teacher, a ceiling (full masks), or the student of a teacher under a recipe."""
+    """One run: a teacher as published or with the density prior, a ceiling (full masks), or a student."""
 
     kind: str
     family: str
@@ -67,11 +68,11 @@ def cells() -> Iterator[Cell]:
 
 def command(cell: Cell) -> str:
     """The command line that makes the cell's model, below a folder DATA and a folder WORK."""
-    if cell.kind in ("teacher", "ceiling"):
+    if cell.kind in RECIPE_OF:
         method = "masks" if cell.kind == "ceiling" else cell.family
         return (
-            f"histodistill train-teacher DATA/ebhi-seg --method {method} --epochs {TEACHER_EPOCHS} --seed {cell.seed} "
-            f"--threads 1 --out WORK/{cell.name}"
+            f"histodistill train-teacher DATA/ebhi-seg --method {method} --recipe {RECIPE_OF[cell.kind]} "
+            f"--epochs {TEACHER_EPOCHS} --seed {cell.seed} --threads 1 --out WORK/{cell.name}"
         )
     return (
         f"histodistill distill --teacher WORK/teacher-{cell.family}-{cell.seed} --data DATA/ebhi-seg --rounds {ROUNDS} "
@@ -85,13 +86,13 @@ def run(cell: Cell, data: Path, work: Path, threads: int, device: str) -> dict[s
     from napari_histodistill import __version__
     from napari_histodistill.distill import DistillRequest, distill, find_recipe
     from napari_histodistill.jobs import InlineControl
-    from napari_histodistill.mil import TrainRequest, evaluate_model, load_dataset, train_teacher
+    from napari_histodistill.mil import TEACHER_RECIPES, TrainRequest, evaluate_model, load_dataset, train_teacher
     from napari_histodistill.nets import load_model
 
     control = InlineControl(lambda event: print(event.message, flush=True) if event.payload else None)
     folder, start = work / cell.name, time.monotonic()
     rounds: list[dict[str, Any]] = []
-    if cell.kind in ("teacher", "ceiling"):
+    if cell.kind in RECIPE_OF:
         method = "masks" if cell.kind == "ceiling" else cell.family
         if not (folder / "model.json").is_file():
             train_teacher(
@@ -104,6 +105,7 @@ def run(cell: Cell, data: Path, work: Path, threads: int, device: str) -> dict[s
                     device=device,
                     threads=threads,
                     resume=True,
+                    recipe=TEACHER_RECIPES[RECIPE_OF[cell.kind]],
                 ),
                 control,
             )

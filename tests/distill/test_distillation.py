@@ -96,7 +96,7 @@ def test_rounds_leave_the_best_model_every_student_and_a_line_each(request_for, 
     assert weights(result.folder) == weights(result.folder / result.best)
     assert weights(result.folder / "teacher") == weights(teacher)
     before, after = (
-        evaluate_model(load_model(folder, "cpu"), load_dataset(cohort), split="val").to_json()["dice_pooled"]
+        evaluate_model(load_model(folder, "cpu"), load_dataset(cohort), split="val").to_json()["miou"]
         for folder in (teacher, result.folder)
     )
     assert after >= before

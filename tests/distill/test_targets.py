@@ -7,7 +7,7 @@ import pytest
 
 from napari_histodistill.distill.material import Material
 from napari_histodistill.distill.recipe import Targets
-from napari_histodistill.distill.targets import averaged, correction_weights, make_targets, shaped
+from napari_histodistill.distill.targets import averaged, make_targets, pixel_weights, shaped
 
 
 def red(images: np.ndarray) -> np.ndarray:
@@ -98,7 +98,7 @@ def test_what_a_person_set_is_the_target(material, recorder):
     first = next(iter(make_targets(Teacher(), material, Targets(views=1), recorder)))
     assert first[0, 0] == 0  # set to normal, predicted tumour
     assert first[0, 1] == 255  # ignored: stays, at weight 0
-    weights = correction_weights(material.set_by_hand[0], 5.0)
+    weights = pixel_weights(material.set_by_hand[0], 5.0)
     assert weights[0, 0] == 80
     assert weights[0, 1] == 0
     assert weights[2, 2] == 16

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from napari_histodistill.nets import Architecture, ModelCard, ModelError, Training, bundled_card, read_card
+from napari_histodistill.nets import Architecture, ModelCard, ModelError, Training, read_card
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_card_of_version_1_is_read_as_one_without_attention(card):
     data["version"] = 1
     del data["architecture"]["attention"], data["training"]["start"]
     assert ModelCard.from_json(json.dumps(data)) == card
-    assert not bundled_card().architecture.attention
+    assert not read_card("bundled").architecture.attention
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"card"'])
@@ -90,7 +90,7 @@ def test_a_card_that_is_no_text_is_refused(tmp_path):
 
 
 def test_the_bundled_card_says_what_the_model_is_for():
-    card = bundled_card()
+    card = read_card("bundled")
     scope = " ".join(card.scope).lower()
     assert "low-grade" in scope
     assert "serrated" in scope
@@ -102,7 +102,8 @@ def test_the_bundled_card_says_what_the_model_is_for():
 
 def test_reading_the_bundled_card_does_not_import_torch():
     code = (
-        "import sys, napari_histodistill.nets as n, napari_histodistill.mil as m; n.bundled_card(); m.load_dataset; "
+        "import sys, napari_histodistill.nets as n, napari_histodistill.mil as m; "
+        "n.read_card('bundled'); m.load_dataset; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

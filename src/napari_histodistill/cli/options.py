@@ -71,7 +71,8 @@ mpp_option = click.option(
     "--mpp", type=click.FloatRange(0, min_open=True), help="µm per pixel, where the files do not say or are wrong."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
-model_option = click.option("--model", default="bundled", show_default=True, help="A folder with model.json.")
+MODEL_HELP = "A folder with model.json, or the name of a bundled model."
+model_option = click.option("--model", default="bundled", show_default=True, help=MODEL_HELP)
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )

@@ -9,6 +9,7 @@ import click
 
 from napari_histodistill.cli.console import print_payload, print_result, run_shown
 from napari_histodistill.cli.options import (
+    MODEL_HELP,
     Name,
     device_option,
     encoders,
@@ -70,6 +71,13 @@ def cut(data: Path, out: Path, as_json: bool, **options: Any) -> None:
 @click.option(
     "--attention/--no-attention", default=None, help="At every depth of the network.  [default: the family's]"
 )
+@click.option(
+    "--recipe",
+    type=click.Choice(["default", "published"]),
+    default="default",
+    show_default=True,
+    help="The best found, or the family's loss as its paper has it.",
+)
 @click.option("--epochs", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
@@ -77,20 +85,21 @@ def cut(data: Path, out: Path, as_json: bool, **options: Any) -> None:
 @device_option
 @threads_option
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the folder.")
-def train_teacher(data: Path, out: Path, **options: Any) -> None:
+def train_teacher(data: Path, out: Path, recipe: str, **options: Any) -> None:
     """Train a teacher on DATA from image-level labels only ('masks': with full masks, as the ceiling).
 
     DATA is a CSV manifest (image,label,mask,patient,split,mpp), what 'cut' left, or a folder of a known data set.
     """
-    from napari_histodistill.mil import TrainRequest
+    from napari_histodistill.mil import TEACHER_RECIPES, TrainRequest
     from napari_histodistill.mil import train_teacher as train
 
-    result = run_shown(train, TrainRequest(data=data, out=out, **options), print_payload)
+    request = TrainRequest(data=data, out=out, recipe=TEACHER_RECIPES[recipe], **options)
+    result = run_shown(train, request, print_payload)
     click.echo(f"Model in {result.folder}, started from {result.card.training.start}")
 
 
 @click.command()
-@click.option("--teacher", default="bundled", show_default=True, help="A folder with model.json.")
+@click.option("--teacher", default="bundled", show_default=True, help=MODEL_HELP)
 @click.option("--data", type=click.Path(path_type=Path), help="As train-teacher takes it.")
 @click.option("--study", type=click.Path(path_type=Path), help="Instead of data: learn on the slides of a study.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)

@@ -15,15 +15,15 @@ from napari_histodistill.distill.material import from_dataset
 from napari_histodistill.distill.recipe import DistillRecipe
 from napari_histodistill.distill.rounds import Round, Rounds, record_of
 from napari_histodistill.distill.selection import Select, evidence_of
-from napari_histodistill.distill.targets import correction_weights, make_targets
+from napari_histodistill.distill.targets import make_targets, pixel_weights
 from napari_histodistill.mil.data import load_dataset
 from napari_histodistill.mil.evaluate import stain_reference
 from napari_histodistill.mil.families import TEACHERS
-from napari_histodistill.mil.sampler import Sampler
+from napari_histodistill.mil.sampler import NEGATIVE, Sampler
 from napari_histodistill.mil.store import ArrayStore
 from napari_histodistill.mil.train import check_trainable
 from napari_histodistill.mil.trainer import CHECKPOINT, Trainer, TrainingError, make_fabric
-from napari_histodistill.nets.card import BUNDLED, read_card
+from napari_histodistill.nets.card import model_folder, read_card
 from napari_histodistill.nets.model import Model, load_model, save_model
 from napari_histodistill.nets.network import SideNetwork
 from napari_histodistill.nets.registry import ENCODERS
@@ -114,7 +114,7 @@ def distill(request: DistillRequest, control: JobControl) -> DistillResult:
     if request.threads:
         torch.set_num_threads(request.threads)
     fabric = make_fabric(request.device)
-    teacher = BUNDLED if request.teacher == "bundled" else Path(request.teacher)
+    teacher = model_folder(request.teacher)
     card = read_card(teacher)
     dataset = load_dataset(request.data, request.mpp).with_splits()
     train = dataset.part("train")
@@ -298,7 +298,12 @@ def make_sampler(
 ) -> Sampler:
     """Batches of the material with the targets of its places and, where a person set something, weights."""
     by_hand = material.set_by_hand
-    weights = None if by_hand is None else [correction_weights(place, correction_weight) for place in by_hand]
+    weights = None
+    if by_hand is not None:
+        weights = ArrayStore(
+            pixel_weights(place, correction_weight, 1.0 if label == NEGATIVE else recipe.pseudo)
+            for place, label in zip(by_hand, material.place_labels, strict=True)
+        )
     return Sampler(
         material.images,
         material.labels,

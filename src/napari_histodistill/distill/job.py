@@ -69,7 +69,7 @@ class StudyRequest:
     recipe: DistillRecipe = field(default_factory=DistillRecipe)
     encoder: str | None = None
     correction_weight: float = 5.0
-    most_tiles: int = 400
+    most_tiles: int = 200
     seed: int = 0
     device: str = "auto"
     threads: int | None = None

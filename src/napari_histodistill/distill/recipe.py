@@ -35,9 +35,9 @@ class Targets:
 
     views: Literal[1, 4, 8] = 4
     cut: Literal["soft", "fixed", "otsu"] = "fixed"
-    threshold: float = 0.4
+    threshold: float = 0.5
     temperature: float = 1.0
-    holes_mm2: float = 0.005
+    holes_mm2: float = 0.0
     per_side: bool = False
 
 
@@ -61,6 +61,8 @@ class DistillRecipe:
         Whether L_wce trusts pixels less that the student contradicts (OEEM, Li et al. 2022); else all alike.
     bags : float
         Weight of the teacher's bag loss beside the distillation.
+    pseudo : float
+        Weight of pseudo-targets in bags that may hold tumour; at 0 only corrections and bag labels teach.
     start : {"warm", "reversal", "new"}
         What a student starts from: the best model; the teacher that the last promotion displaced (the paper's role
         reversal; the first student is new); or always a new network.
@@ -87,6 +89,7 @@ class DistillRecipe:
     wce_sides: bool = True
     trust: bool = False
     bags: float = 0.0
+    pseudo: float = 1.0
     start: Literal["warm", "reversal", "new"] = "warm"
     promote: Literal["better", "always"] = "better"
     epochs: int = 3
@@ -107,7 +110,7 @@ RECIPES: dict[str, DistillRecipe] = {
     # He, Li and Zemp 2024, section 3.2: soft fused targets, Adam at 5e-5 throughout, 256 px, rounds of 30 epochs,
     # teacher and student always exchanged; sigma 3 px at evaluation.
     "paper": DistillRecipe(
-        targets=Targets(views=1, cut="soft", holes_mm2=0.0),
+        targets=Targets(views=1, cut="soft"),
         background=False,
         wce=2.0,
         wce_sides=False,
@@ -126,17 +129,19 @@ RECIPES: dict[str, DistillRecipe] = {
     # One change each, to see what a part does.
     "paper-loss": replace(
         _DEFAULT,
-        targets=Targets(cut="soft", holes_mm2=0.0),
+        targets=Targets(cut="soft"),
         background=False,
         wce=2.0,
         wce_sides=False,
         trust=True,
     ),
+    "low-cut": replace(_DEFAULT, targets=Targets(threshold=0.4, holes_mm2=0.005)),
     "no-fusion": replace(_DEFAULT, targets=replace(_DEFAULT.targets, per_side=True)),
     "reversal": replace(_DEFAULT, start="reversal"),
     "no-wce": replace(_DEFAULT, wce=0.0),
     "trust": replace(_DEFAULT, trust=True),
-    "self-training": replace(_DEFAULT, targets=Targets(views=1, threshold=0.5, holes_mm2=0.0)),
+    "corrections-only": replace(_DEFAULT, pseudo=0.0, bags=1.0),
+    "self-training": replace(_DEFAULT, targets=Targets(views=1)),
 }
 
 

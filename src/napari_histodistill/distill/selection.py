@@ -70,7 +70,10 @@ class BagEvidence:
 
 @dataclass(frozen=True)
 class MaskEvidence:
-    """Masks of images held out, which the user declared as validation annotations: pooled Dice of tumour."""
+    """Masks of images held out, which the user declared as validation annotations: mean IoU of tumour and background.
+
+    Pooled Dice of tumour alone rewards masks that grow over what is none.
+    """
 
     bags: BagDataset
     reference: StainStatistics | None
@@ -84,7 +87,7 @@ class MaskEvidence:
             probability = predict_bag(model, bag, truth.shape, model.card.smoothing_um, self.reference)
             # label 0: no Hausdorff distance, which nobody asks for here
             scores.append(score_image(probability >= model.card.threshold, truth, 0, bag.patient))
-        return summarise(scores)["dice_pooled"] if any(bag.label for bag in self.bags.bags) else None
+        return summarise(scores)["miou"] if any(bag.label for bag in self.bags.bags) else None
 
 
 def evidence_of(dataset: BagDataset, select: Select, reference: StainStatistics | None) -> Evidence:

@@ -66,7 +66,7 @@ class TileSettings:
     """
 
     side: int = 208
-    most: int = 400
+    most: int = 200
     window: tuple[int, int, int, int] | None = None
     seed: int = 0
 

@@ -15,7 +15,7 @@ from napari_histodistill.distill.rounds import Rounds
 from napari_histodistill.distill.selection import NoEvidence
 from napari_histodistill.distill.slides import NothingToLearnError, StudyMaterial, TileSettings
 from napari_histodistill.mil.trainer import CHECKPOINT, make_fabric
-from napari_histodistill.nets.card import BUNDLED, read_card
+from napari_histodistill.nets.card import model_folder, read_card
 from napari_histodistill.nets.model import load_model
 from napari_histodistill.predict import PredictRequest, TileDone, predict_slide
 from napari_histodistill.predict.engine import spare_cores
@@ -34,7 +34,7 @@ def run_study(request: StudyRequest, control: JobControl) -> StudyResult:
     entries = _entries(study, request.learn)
     shown = _entries(study, request.show) if request.show else entries
     torch.set_num_threads(request.threads or spare_cores())
-    teacher = BUNDLED if request.teacher == "bundled" else Path(request.teacher)
+    teacher = model_folder(request.teacher)
     with FileLock(study.folder / "distill.lock", f"The distillation of {study.folder.name}"):
         rounds = _open_rounds(study, teacher)
         if not request.resume:

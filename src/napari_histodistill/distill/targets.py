@@ -90,10 +90,18 @@ def make_targets(
         yield plane
 
 
-def correction_weights(by_hand: NDArray[np.uint8], weight: float) -> NDArray[np.uint8]:
-    """Weights x `WEIGHT_UNIT` of the pixels of a place: ``weight`` where a person set a class, 0 where to ignore."""
-    factor = np.full(by_hand.shape, 1.0)
-    factor[(by_hand == TUMOUR) | (by_hand == NORMAL)] = weight
+def pixel_weights(by_hand: NDArray[np.uint8], correction: float, pseudo: float = 1.0) -> NDArray[np.uint8]:
+    """Weights x `WEIGHT_UNIT` of the pixels of a place.
+
+    Parameters
+    ----------
+    by_hand : uint8 (h, w)
+        What a person set, 255 where nothing.
+    correction, pseudo : float
+        Weight where a person set a class, and where the teacher says it, both at most 15. To ignore weighs 0.
+    """
+    factor = np.full(by_hand.shape, pseudo)
+    factor[(by_hand == TUMOUR) | (by_hand == NORMAL)] = correction
     factor[by_hand == IGNORE] = 0.0
     weights: NDArray[np.uint8] = np.rint(factor * WEIGHT_UNIT).clip(0, 255).astype(np.uint8)
     return weights

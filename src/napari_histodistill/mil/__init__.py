@@ -12,10 +12,11 @@ from napari_histodistill.mil.families import TEACHERS, Family, methods
 
 if TYPE_CHECKING:
     from napari_histodistill.mil.evaluate import Evaluation, evaluate_model
-    from napari_histodistill.mil.train import Recipe, TrainRequest, TrainResult, train_teacher
+    from napari_histodistill.mil.train import TEACHER_RECIPES, Recipe, TrainRequest, TrainResult, train_teacher
 
 __all__ = [
     "TEACHERS",
+    "TEACHER_RECIPES",
     "Bag",
     "BagDataset",
     "DatasetError",

@@ -85,6 +85,14 @@ class Recipe:
         return Optimisation(lr=self.lr, weight_decay=self.weight_decay, average=self.average)
 
 
+TEACHER_RECIPES = {
+    # The best found on validation patients, see docs/teacher.md.
+    "default": Recipe(),
+    # The losses as the families' papers have them, on whole images.
+    "published": Recipe(prior=0.0, enough=1.0, augmentation=Augmentation(mosaic=0.0, glass=0.0)),
+}
+
+
 @dataclass(frozen=True)
 class TrainRequest:
     """What to train a teacher on, and how.

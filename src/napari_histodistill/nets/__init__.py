@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_histodistill.nets.card import Architecture, ModelCard, ModelError, Training, bundled_card, read_card
+from napari_histodistill.nets.card import Architecture, ModelCard, ModelError, Training, bundled_models, read_card
 
 if TYPE_CHECKING:
     from napari_histodistill.nets.model import Model, load_model, pick_device, save_model
@@ -18,7 +18,7 @@ __all__ = [
     "ModelCard",
     "ModelError",
     "Training",
-    "bundled_card",
+    "bundled_models",
     "load_model",
     "pick_device",
     "read_card",

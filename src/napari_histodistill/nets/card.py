@@ -19,7 +19,8 @@ VERSION = 2
 """Written. Version 1, without `Architecture.attention` and `Training.start`, is read as well."""
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "model.safetensors"
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = {name: Path(__file__).parent / name.replace("-", "_") for name in ("bundled", "bundled-student")}
+"""Folders of the models that come with the package, by name."""
 
 
 class ModelError(HistodistillError):
@@ -205,14 +206,25 @@ def _check_type(name: str, kind: str, value: object) -> None:
         raise TypeError(f"{name} is {value!r}")
 
 
-def read_card(folder: Path) -> ModelCard:
-    """The card of the model in a folder.
+def bundled_models() -> list[str]:
+    """Names of the models that come with this version of the package."""
+    return [name for name, folder in BUNDLED.items() if (folder / CARD_NAME).is_file()]
+
+
+def model_folder(where: str | Path) -> Path:
+    """The folder of a model: one of `BUNDLED` by name, or a folder."""
+    return BUNDLED.get(str(where), Path(where))
+
+
+def read_card(where: str | Path) -> ModelCard:
+    """The card of a model: the name of one that comes with the package, or a folder.
 
     Raises
     ------
     ModelError
         If the folder holds no card or a broken one.
     """
+    folder = model_folder(where)
     path = folder / CARD_NAME
     if not path.is_file():
         raise ModelError(f"There is no model in {folder}: choose a folder with {CARD_NAME} in it.")
@@ -221,8 +233,3 @@ def read_card(folder: Path) -> ModelCard:
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} cannot be read ({error}): check the file.") from error
     return ModelCard.from_json(text, str(path))
-
-
-def bundled_card() -> ModelCard:
-    """The card of the teacher that comes with the package."""
-    return read_card(BUNDLED)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.nets.card import BUNDLED, CARD_NAME, WEIGHTS_NAME, ModelCard, ModelError, read_card
+from napari_histodistill.nets.card import CARD_NAME, WEIGHTS_NAME, ModelCard, ModelError, model_folder, read_card
 from napari_histodistill.nets.encoders.base import IMAGENET_MEAN, IMAGENET_STD
 from napari_histodistill.nets.network import SideNetwork, upsample
 from napari_histodistill.nets.registry import ENCODERS
@@ -148,7 +148,7 @@ def load_model(where: str | Path = "bundled", device: str | None = None) -> Mode
     Parameters
     ----------
     where : str or Path
-        A folder, or "bundled".
+        A folder, or the name of a model that comes with the package: "bundled", "bundled-student".
     device : str, optional
         As `pick_device` takes it; "auto" if None.
 
@@ -157,7 +157,7 @@ def load_model(where: str | Path = "bundled", device: str | None = None) -> Mode
     ModelError
         If the folder holds no model, or a broken one.
     """
-    folder = BUNDLED if str(where) == "bundled" else Path(where)
+    folder = model_folder(where)
     card = read_card(folder)
     network = build_network(card)
     path = folder / WEIGHTS_NAME

@@ -6,14 +6,13 @@ import hashlib
 import json
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.nets import bundled_card, read_card
-from napari_histodistill.nets.card import BUNDLED
+from napari_histodistill.nets import read_card
+from napari_histodistill.nets.card import model_folder
 from napari_histodistill.predict.engine import compute, report, share_one_heap, torch_threads
 from napari_histodistill.predict.figures import Figures, summarise_blocks
 from napari_histodistill.predict.mask import mask_blocks
@@ -71,7 +70,7 @@ def predict_slide(request: PredictRequest, control: JobControl, model: Predictor
     started = time.monotonic()
     share_one_heap()
     with open_slide(request.slide_path, mpp=request.mpp) as slide:
-        card = model.card if model else _card(request.model)
+        card = model.card if model else read_card(request.model)
         require_fine_enough(slide, card, force=request.force)
         study = Study.open_or_create(request.study_folder)
         entry = study.add_slide(slide, target_mpp=GRID_FACTOR * card.mpp)
@@ -233,11 +232,7 @@ def _settle_tissue(entry: StudySlide, slide: Slide, request: PredictRequest, con
     return warnings
 
 
-def _card(model: str) -> ModelCard:
-    return bundled_card() if model == "bundled" else read_card(Path(model))
-
-
 def _model_id(where: str, model: Predictor | None) -> str:
     """Name of a model and a digest of what decides its answers; of a model that is handed in, of its card alone."""
-    card = model.card if model else _card(where)
-    return f"{card.name} {card.digest(None if model else BUNDLED if where == 'bundled' else Path(where))}"
+    card = model.card if model else read_card(where)
+    return f"{card.name} {card.digest(None if model else model_folder(where))}"

@@ -61,12 +61,12 @@ class DistilSettings:
     """What the user chose; see `StudyRequest`."""
 
     rounds: int = 3
-    epochs: int = 4
+    epochs: int = 3
     recipe: str = "default"
     encoder: str | None = None
     device: str = "auto"
     correction_weight: float = 5.0
-    most_tiles: int = 400
+    most_tiles: int = 200
     scope: Scope = Scope.SLIDE
 
 

@@ -16,7 +16,7 @@ from psygnal import Signal
 
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled, JobControl, JobState, ProcessJob, ThreadJob
-from napari_histodistill.nets import ModelCard, bundled_card, read_card
+from napari_histodistill.nets import ModelCard, read_card
 from napari_histodistill.predict import PredictRequest, PredictSummary, TileDone, predict_slide
 from napari_histodistill.predict.predict import COARSEST
 from napari_histodistill.slide.cache import cache_folder
@@ -71,7 +71,7 @@ class TeacherControl:
     Attributes
     ----------
     model : str
-        "bundled" or a model's folder.
+        Name of a model that comes with the package, or a folder.
     card : ModelCard or None
         Of the model; None if it cannot be read.
     device : str
@@ -134,9 +134,9 @@ class TeacherControl:
     # Choices
 
     def choose_model(self, model: str) -> None:
-        """Choose "bundled" or a folder with ``model.json``; a broken one is told and not taken."""
+        """Choose a model by name, or a folder with ``model.json``; a broken one is told and not taken."""
         try:
-            card = bundled_card() if model == BUNDLED else read_card(Path(model))
+            card = read_card(model)
         except HistodistillError as error:
             tell(error)
             self.changed.emit()

@@ -17,8 +17,9 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_histodistill.nets.card import bundled_models
 from napari_histodistill.viewer.layers import Role
-from napari_histodistill.viewer.teacher import BUNDLED, TeacherState
+from napari_histodistill.viewer.teacher import TeacherState
 from napari_histodistill.widgets.dock import ControlPanel
 from napari_histodistill.widgets.parts import (
     ERROR,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from napari_histodistill.viewer.teacher import TeacherControl
 
 DEVICES: Final = {"Automatic": "auto", "Processor (CPU)": "cpu", "NVIDIA (CUDA)": "cuda", "Apple (MPS)": "mps"}
+MODEL_NAMES: Final = {"bundled": "Bundled teacher", "bundled-student": "Bundled student (distilled)"}
 FIGURES: Final = ("Tumour", "Share of tissue", "Mean probability", "Corrections")
 PLUGIN: Final = "napari-histodistill"
 RUN_TEXTS: Final = {
@@ -68,7 +70,8 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
     def _build_model(self) -> None:
         section = self.section("Model")
         self.models = QComboBox()
-        self.models.addItem("Bundled teacher", BUNDLED)
+        for name in bundled_models():
+            self.models.addItem(MODEL_NAMES[name], name)
         self.models.setToolTip("The model that comes with this plugin, or a folder with model.json")
         self.models.activated.connect(lambda: self._do(lambda teacher: teacher.choose_model(self.models.currentData())))
         self.model_button = QPushButton("Folder…")

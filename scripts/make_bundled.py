@@ -1,9 +1,12 @@
-"""Make the bundled teacher again: train from the image-level labels of EBHI-Seg, measure, write weights and card.
+"""Make the models that come with the package: train or collect, average, measure, write weights and card.
 
-    python scripts/make_bundled_teacher.py DATA [--work DIR] [--out DIR]
+    python scripts/make_bundled.py teacher DATA [--work DIR] [--out DIR]
+    python scripts/make_bundled.py student DATA [--work DIR] [--out DIR]
 
-DATA is the folder that holds ``ebhi-seg`` and ``glas``. With one CPU core this takes about 15 minutes; a training that
-was cut goes on where it stopped. Nothing is selected: recipe, seeds and epochs are fixed here.
+DATA is the folder that holds ``ebhi-seg`` and ``glas``. The teacher is trained here from image-level labels: about 15
+minutes on one CPU core; a training that was cut goes on where it stopped. The student is the mean of the distilled
+students of the ``gm`` teachers of three seeds, which ``make accuracy ONLY="*-gm-*"`` leaves in its work folder. Nothing
+is selected here: recipes, seeds and epochs are fixed.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from napari_histodistill.nets import Model, ModelCard, load_model, save_model
 from napari_histodistill.nets.card import BUNDLED
 
 METHOD, EPOCHS, SEEDS, THREADS = "gm", 8, (0, 1), 1
+STUDENT_SEEDS = (0, 1, 2)
+ROOT = Path(__file__).parents[1]
 
 SCOPE = (
     "Research use only, not for diagnosis.",
@@ -64,29 +69,43 @@ def average(folders: list[Path]) -> Model:
     return models[0]
 
 
-def describe(card: ModelCard, figures: dict[str, Any]) -> ModelCard:
+def student_of(work: Path, seed: int) -> Path:
+    """The folder of the distilled student of a seed."""
+    folder = work / f"default-gm-{seed}"
+    if not (folder / "model.json").is_file():
+        raise SystemExit(f'{folder} is missing: run make accuracy ONLY="*-gm-*" first')
+    return folder
+
+
+def describe(card: ModelCard, name: str, seeds: tuple[int, ...], figures: dict[str, Any]) -> ModelCard:
     """The card with what users must know, and the figures."""
     training = replace(card.training, terms=TERMS, citation=CITATION)
-    training.recipe["averaged seeds"] = list(SEEDS)
-    return replace(
-        card, name="colorectal teacher", organ="colon and rectum", scope=SCOPE, training=training, figures=figures
-    )
+    training.recipe["averaged seeds"] = list(seeds)
+    return replace(card, name=name, organ="colon and rectum", scope=SCOPE, training=training, figures=figures)
 
 
 def main() -> None:
-    """Train, average, measure, save."""
+    """Train or collect, average, measure, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("which", choices=["teacher", "student"])
     parser.add_argument("data", type=Path, help="folder with ebhi-seg and glas")
-    parser.add_argument("--work", type=Path, default=Path("teacher-work"), help="folder for the trainings")
-    parser.add_argument("--out", type=Path, default=BUNDLED, help="where the model goes")
+    parser.add_argument("--work", type=Path, help="folder of the trainings")
+    parser.add_argument("--out", type=Path, help="where the model goes")
     args = parser.parse_args()
-    model = average([train_seed(args.data / "ebhi-seg", args.work, seed) for seed in SEEDS])
-    save_model(args.out, model.network, describe(model.card, {}), half=True)
-    model = load_model(args.out, "cpu")  # what is measured is what ships, in half precision
-    figures = {name: evaluate_model(model, load_dataset(args.data / name)).to_json() for name in ("ebhi-seg", "glas")}
-    save_model(args.out, model.network, describe(model.card, figures), half=True)
-    for name, values in figures.items():
-        print(name, values)
+    if args.which == "teacher":
+        work, out = args.work or ROOT / ".work" / "teacher", args.out or BUNDLED["bundled"]
+        name, seeds = "colorectal teacher", SEEDS
+        model = average([train_seed(args.data / "ebhi-seg", work, seed) for seed in seeds])
+    else:
+        work, out = args.work or ROOT / ".work" / "accuracy", args.out or BUNDLED["bundled-student"]
+        name, seeds = "colorectal student", STUDENT_SEEDS
+        model = average([student_of(work, seed) for seed in seeds])
+    save_model(out, model.network, describe(model.card, name, seeds, {}), half=True)
+    model = load_model(out, "cpu")  # what is measured is what ships, in half precision
+    figures = {data: evaluate_model(model, load_dataset(args.data / data)).to_json() for data in ("ebhi-seg", "glas")}
+    save_model(out, model.network, describe(model.card, name, seeds, figures), half=True)
+    for data, values in figures.items():
+        print(data, values)
 
 
 if __name__ == "__main__":
