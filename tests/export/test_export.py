@@ -83,7 +83,7 @@ def test_geojson_counts_from_the_scanned_area_as_qupath_does(entry):
 
 
 def test_corrections_are_in_every_export(entry):
-    entry.save_pseudo_mask_region(110, 210, np.full((20, 30), TUMOUR, np.uint8))
+    entry.save_corrections_region(110, 210, np.full((20, 30), TUMOUR, np.uint8), tool="brush")
     written = export_slide(entry, FORMATS)
     collection = json.loads(written["geojson"].read_text(encoding="utf-8"))
     boxes = [box_of(feature["geometry"]["coordinates"][0]) for feature in collection["features"]]

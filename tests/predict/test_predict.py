@@ -280,7 +280,7 @@ def test_a_full_disk_is_a_sentence_and_the_run_can_be_resumed(request_, fake_mod
 
 def test_corrections_survive_a_new_prediction_and_count_in_its_figures(predicted, fake_model):
     first = entry_of(predicted).run.record.summary
-    entry_of(predicted).save_pseudo_mask_region(400, 400, np.full((300, 300), IGNORE, np.uint8))
+    entry_of(predicted).save_corrections_region(400, 400, np.full((300, 300), IGNORE, np.uint8), tool="brush")
     second = predict_slide(predicted, SILENT, fake_model())
     assert second.tissue_mm2 == pytest.approx(first["tissue_mm2"] - 0.09)
     assert (entry_of(predicted).corrections().read(400, 400, 300, 300) == IGNORE).all()

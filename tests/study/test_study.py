@@ -166,40 +166,32 @@ WINDOW = (300, 90, 20, 30)
 
 def test_a_hand_edit_is_kept_apart_from_what_the_model_says(masked):
     before = np.asarray(masked.pseudo_mask()[:])
-    edited = shown(masked, WINDOW)
-    edited[5:10, 15:20] = IGNORE
-    edited[0, 0] = OUTSIDE
-    assert masked.save_pseudo_mask_region(*WINDOW[:2], edited) == 26
+    expected = shown(masked, WINDOW)
+    hand = np.full(WINDOW[2:], NO_CORRECTION, np.uint8)
+    hand[5:10, 15:20] = expected[5:10, 15:20] = IGNORE
+    hand[0, 0] = expected[0, 0] = OUTSIDE
+    masked.save_corrections_region(*WINDOW[:2], hand, tool="brush")
     assert np.array_equal(masked.pseudo_mask()[:], before)
-    assert np.array_equal(shown(masked, WINDOW), edited)
+    assert np.array_equal(shown(masked, WINDOW), expected)
     corrections = masked.corrections().read(0, 0, *masked.grid.shape)
     assert np.count_nonzero(corrections != NO_CORRECTION) == 26
     assert corrections[305, 105] == IGNORE
 
 
-def test_an_undone_edit_is_no_correction(masked):
-    original = shown(masked, WINDOW)
-    masked.save_pseudo_mask_region(*WINDOW[:2], np.full_like(original, TUMOUR))
-    assert masked.save_pseudo_mask_region(*WINDOW[:2], original) == 0
-
-
-def test_a_correction_survives_a_model_that_comes_to_agree_and_then_does_not(masked):
-    window = shown(masked, WINDOW)
-    window[:, 20] = TUMOUR
-    masked.save_pseudo_mask_region(*WINDOW[:2], window)
-    agreeing = np.full_like(window, TUMOUR)
-    masked.save_pseudo_mask_region(*WINDOW[:2], agreeing, model_says=agreeing)
-    assert (masked.corrected(*WINDOW[:2], np.full_like(window, NORMAL))[:, 20] == TUMOUR).all()
+def test_a_correction_that_the_model_agrees_with_stays_when_it_no_longer_does(masked):
+    confirmed = np.full(WINDOW[2:], TUMOUR, np.uint8)
+    masked.save_corrections_region(*WINDOW[:2], confirmed, tool="brush")
+    assert (masked.corrected(*WINDOW[:2], np.full_like(confirmed, NORMAL)) == TUMOUR).all()
 
 
 def test_values_that_no_mask_has_are_refused(masked):
     with pytest.raises(ValueError, match="0 to 3"):
-        masked.save_pseudo_mask_region(0, 0, np.full((2, 2), 9, np.uint8))
+        masked.save_corrections_region(0, 0, np.full((2, 2), 9, np.uint8), tool="brush")
 
 
 def test_strips_make_up_the_corrected_mask(masked):
-    masked.save_pseudo_mask_region(511, 0, np.full((2, 3), IGNORE, np.uint8))
-    strips = list(masked.mask_blocks(rows=512))
+    masked.save_corrections_region(511, 0, np.full((2, 3), IGNORE, np.uint8), tool="brush")
+    strips = list(masked.mask_blocks(masked.run, rows=512))
     whole = np.concatenate([strip for _, strip in strips])
     assert whole.shape == masked.grid.shape
     assert [y for y, _ in strips] == list(range(0, whole.shape[0], 512))
@@ -207,11 +199,9 @@ def test_strips_make_up_the_corrected_mask(masked):
     assert np.count_nonzero(whole == IGNORE) == 6
 
 
-def test_without_a_pseudo_mask_there_is_nothing_to_correct_or_export(entry):
+def test_without_a_pseudo_mask_there_is_nothing_to_export(entry):
     with pytest.raises(StudyError, match="run the teacher first"):
-        entry.save_pseudo_mask_region(0, 0, np.ones((2, 2), np.uint8))
-    with pytest.raises(StudyError, match="run the teacher first"):
-        next(entry.mask_blocks())
+        next(entry.mask_blocks(entry.new_run(SETTINGS)))
 
 
 def test_a_pseudo_mask_is_replaced_whole_or_not_at_all(masked):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from napari_histodistill.slide.labels import IGNORE
 from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
 from napari_histodistill.study.journal import TILE, Entry, Journal, Patch, Scan, numbered, timeline
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
@@ -237,6 +238,8 @@ class Corrections:
         height, width = values.shape
         if y < 0 or x < 0 or y + height > self.shape[0] or x + width > self.shape[1]:
             raise ValueError("the window does not lie inside the grid")
+        if ((values > IGNORE) & (values != NO_CORRECTION)).any():
+            raise ValueError("corrections hold 0 to 3, or 255 for none")
         for top in range(y - y % TILE, y + height, TILE):
             rows = slice(max(top, y), min(top + TILE, y + height))
             before, after = (

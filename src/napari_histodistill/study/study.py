@@ -27,7 +27,6 @@ import numpy as np
 
 from napari_histodistill import __version__
 from napari_histodistill.slide.grid import WorkingGrid
-from napari_histodistill.slide.labels import IGNORE
 from napari_histodistill.study.corrections import Corrections
 from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
@@ -355,49 +354,6 @@ class StudySlide:
     def all_corrections(self) -> Corrections:
         """The same, to be written to."""
         return Corrections(self.folder, self.grid, self.known_path.name)
-
-    def save_pseudo_mask_region(
-        self, y: int, x: int, mask: UInt8, model_says: UInt8 | None = None, tool: str = "edited mask"
-    ) -> int:
-        """Keep what a person changed in a window of the pseudo-mask.
-
-        A pixel that differs from what the model says is a correction. One that equals it was never
-        touched, or was put back by undo, and is none, except where it equals the correction it has: that
-        one stays, so a changed threshold cannot take it away.
-
-        Parameters
-        ----------
-        y, x : int
-            Where the window begins, in working-grid px; it must lie inside the grid.
-        mask : uint8 (h, w)
-            The window as it is shown.
-        model_says : uint8 (h, w), optional
-            The window without corrections; by default what `pseudo_mask` holds.
-        tool : str
-            What it was made with, for the record and for "Undo".
-
-        Returns
-        -------
-        Number of corrected pixels in the window.
-
-        Raises
-        ------
-        StudyError
-            If there is no pseudo-mask yet.
-        """
-        height, width = mask.shape
-        if mask.max(initial=0) > IGNORE:
-            raise ValueError("a mask holds 0 to 3 only")
-        if model_says is None:
-            stored = self.pseudo_mask()
-            if stored is None:
-                raise StudyError(f"{self.known_path.name} has no pseudo-mask to correct yet: run the teacher first.")
-            model_says = np.asarray(stored[y : y + height, x : x + width])
-        before = self.all_corrections().read(y, x, height, width)
-        none = np.uint8(NO_CORRECTION)
-        after = np.where(mask == before, before, np.where(mask == model_says, none, mask))
-        self.save_corrections_region(y, x, after, tool=tool)
-        return int(np.count_nonzero(after != none))
 
     def save_corrections_region(
         self, y: int, x: int, set_by_hand: UInt8, *, tool: str = "script", context: str = ""

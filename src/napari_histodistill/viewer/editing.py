@@ -371,10 +371,6 @@ class EditableMask:
         for start in range(0, self.shape[0], _ROWS):
             yield slice(start, min(start + _ROWS, self.shape[0]))
 
-    def edited_pixels(self) -> int:
-        """Number of pixels that a person set."""
-        return sum(int(np.count_nonzero(self.hand[rows])) for rows in self._row_blocks())
-
 
 def _union_of(windows: Iterable[Window]) -> Window | None:
     changed: Window | None = None
