@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
-from napari_histodistill.study import NO_CORRECTION, RunState, Study, StudyError
+from napari_histodistill.study import NO_CORRECTION, RunState, SlideLabel, Study, StudyError
 
 SETTINGS = {"model": "m", "block": 512}
 
@@ -197,6 +197,34 @@ def test_strips_make_up_the_corrected_mask(masked):
     assert [y for y, _ in strips] == list(range(0, whole.shape[0], 512))
     assert (whole[511:513, :3] == IGNORE).all()
     assert np.count_nonzero(whole == IGNORE) == 6
+
+
+def test_a_prediction_becomes_the_pseudo_mask_and_corrections_stay(masked):
+    masked.save_corrections_region(0, 0, np.full((2, 3), IGNORE, np.uint8), tool="brush")
+    prediction = masked.new_prediction("0001-0003", SETTINGS)
+    with pytest.raises(StudyError, match="no finished prediction 0001-0003"):
+        masked.adopt_prediction("0001-0003")
+    prediction.probability.write(0, 0, np.full((4, 4), 200, np.uint8))
+    with prediction.replace_pseudo_mask() as target:
+        target.write(0, 0, np.full(masked.grid.shape, TUMOUR, np.uint8))
+    masked.complete_run(prediction, {"threshold": 0.5})
+    assert masked.predictions() == ["0001-0003"]
+    before = masked.runs()
+    assert np.count_nonzero(np.asarray(masked.pseudo_mask()[:]) == NORMAL)  # still the teacher's
+    masked.adopt_prediction("0001-0003")
+    assert (np.asarray(masked.pseudo_mask()[:]) == TUMOUR).all()
+    assert masked.probability()[0, 0] == 200
+    assert (shown(masked, (0, 0, 2, 3)) == IGNORE).all()
+    assert len(masked.runs()) == 1
+    assert masked.runs() != before
+    assert masked.predictions() == ["0001-0003"]
+
+
+def test_the_label_of_a_slide_is_kept(study, entry):
+    assert entry.label is SlideLabel.UNKNOWN
+    entry.label = SlideLabel.NORMAL
+    entry.save()
+    assert study.slide(entry.fingerprint).label is SlideLabel.NORMAL
 
 
 def test_without_a_pseudo_mask_there_is_nothing_to_export(entry):

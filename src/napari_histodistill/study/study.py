@@ -18,6 +18,7 @@ from __future__ import annotations
 import enum
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -332,6 +333,27 @@ class StudySlide:
         if earlier is not None:
             earlier.delete()
         return Run.create(self.folder / "predictions" / name, self.grid, settings)
+
+    def adopt_prediction(self, name: str) -> Run:
+        """Make what a prediction says the slide's pseudo-mask; corrections stay what they are.
+
+        The prediction itself stays too. A crash in between leaves the run that was shown before.
+
+        Raises
+        ------
+        StudyError
+            If there is no complete prediction of that name.
+        """
+        prediction = self.prediction(name)
+        if prediction is None or prediction.record.state is not RunState.COMPLETE:
+            raise StudyError(f"{self.known_path.name} has no finished prediction {name}: choose another round.")
+        run = self.new_run({**prediction.record.settings, "adopted": name})
+        for part in ("probability.ome.zarr", "pseudo-mask.ome.zarr"):
+            shutil.copytree(prediction.folder / part, run.folder / part, dirs_exist_ok=True)
+        run.record.finished = set(prediction.record.finished)
+        run.record.unreadable = list(prediction.record.unreadable)
+        self.complete_run(run, dict(prediction.record.summary or {}))
+        return run
 
     def probability(self) -> zarr.Array[Any] | None:
         """Tumour probability x 255 of `run` on the working grid, uint8."""
