@@ -31,7 +31,7 @@ SEEDS = (0, 1, 2)
 TEACHER_EPOCHS, ROUNDS, ROUND_EPOCHS = 4, 1, 3
 RECIPE_OF = {"teacher": "published", "prior": "default", "ceiling": "default"}
 FAMILIES = ("gm", "dice", "attention", "swin")
-ABLATIONS = ("no-fusion", "reversal", "no-wce", "self-training", "paper-loss", "trust")
+ABLATIONS = ("no-density", "no-fusion", "reversal", "no-wce", "self-training", "paper-loss", "trust")
 KEYS = ("dice_pooled", "f1_positive", "f1_negative", "miou", "miou_image", "hd95_um", "calibration_error")
 MARK = "<!-- tables: made by scripts/accuracy.py --table, do not edit below -->"
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_histodistill.distill.material import Material
 from napari_histodistill.distill.recipe import Targets
 from napari_histodistill.distill.targets import averaged, make_targets, pixel_weights, shaped
+
+PLAIN = Targets(views=1, threshold=0.5, density=0.0)
 
 
 def red(images: np.ndarray) -> np.ndarray:
@@ -88,14 +92,14 @@ def material() -> Material:
 
 def test_nothing_is_predicted_for_negative_places(material, recorder):
     teacher = Teacher()
-    targets = list(make_targets(teacher, material, Targets(views=1), recorder))
+    targets = list(make_targets(teacher, material, PLAIN, recorder))
     assert teacher.looked_at == 2
     assert not targets[1].any()
     assert targets[2].all()
 
 
 def test_what_a_person_set_is_the_target(material, recorder):
-    first = next(iter(make_targets(Teacher(), material, Targets(views=1), recorder)))
+    first = next(iter(make_targets(Teacher(), material, PLAIN, recorder)))
     assert first[0, 0] == 0  # set to normal, predicted tumour
     assert first[0, 1] == 255  # ignored: stays, at weight 0
     weights = pixel_weights(material.set_by_hand[0], 5.0)
@@ -105,5 +109,15 @@ def test_what_a_person_set_is_the_target(material, recorder):
 
 
 def test_every_side_can_have_its_own_target(material, recorder):
-    first = next(iter(make_targets(Teacher(), material, Targets(views=1, cut="soft", per_side=True), recorder)))
+    first = next(iter(make_targets(Teacher(), material, replace(PLAIN, cut="soft", per_side=True), recorder)))
     assert first[2, 2].tolist() == [255, 51, round(0.25 * 255 + 0.75 * 51)]
+
+
+def test_pale_tissue_is_no_target_of_tumour_whatever_the_teacher_says(recorder):
+    image = np.full((200, 200, 3), (255, 190, 215), np.uint8)
+    image[:, 100:] = (255, 70, 150)  # densely stained; the teacher calls both tumour
+    material = Material(1.0, [image], [1], [image], [0])
+    target = next(iter(make_targets(Teacher(), material, replace(PLAIN, density=0.85), recorder)))[..., 0]
+    assert not target[:, :60].any()
+    assert target[:, 140:].all()
+    assert next(iter(make_targets(Teacher(), material, PLAIN, recorder))).all()

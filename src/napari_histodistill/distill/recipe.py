@@ -29,15 +29,19 @@ class Targets:
         Divides the logits of the averaged map: above 1 softer, below 1 sharper.
     holes_mm2 : float
         Holes up to this area in a cut target belong to what surrounds them: lumens, mostly.
+    density : float
+        Only tissue stained at least this share as densely as the image's tissue on average can be a target of tumour
+        (`mil.augment.dense_tissue`); 0 for all. A bag loss says which image holds tumour, hardly where in it.
     per_side : bool
         Every side output learns from the teacher's own output at that depth instead of from the fusion.
     """
 
     views: Literal[1, 4, 8] = 4
     cut: Literal["soft", "fixed", "otsu"] = "fixed"
-    threshold: float = 0.5
+    threshold: float = 0.4
     temperature: float = 1.0
     holes_mm2: float = 0.0
+    density: float = 0.85
     per_side: bool = False
 
 
@@ -110,7 +114,7 @@ RECIPES: dict[str, DistillRecipe] = {
     # He, Li and Zemp 2024, section 3.2: soft fused targets, Adam at 5e-5 throughout, 256 px, rounds of 30 epochs,
     # teacher and student always exchanged; sigma 3 px at evaluation.
     "paper": DistillRecipe(
-        targets=Targets(views=1, cut="soft"),
+        targets=Targets(views=1, cut="soft", density=0.0),
         background=False,
         wce=2.0,
         wce_sides=False,
@@ -129,19 +133,19 @@ RECIPES: dict[str, DistillRecipe] = {
     # One change each, to see what a part does.
     "paper-loss": replace(
         _DEFAULT,
-        targets=Targets(cut="soft"),
+        targets=Targets(cut="soft", density=0.0),
         background=False,
         wce=2.0,
         wce_sides=False,
         trust=True,
     ),
-    "low-cut": replace(_DEFAULT, targets=Targets(threshold=0.4, holes_mm2=0.005)),
+    "no-density": replace(_DEFAULT, targets=Targets(threshold=0.5, density=0.0)),
     "no-fusion": replace(_DEFAULT, targets=replace(_DEFAULT.targets, per_side=True)),
     "reversal": replace(_DEFAULT, start="reversal"),
     "no-wce": replace(_DEFAULT, wce=0.0),
     "trust": replace(_DEFAULT, trust=True),
     "corrections-only": replace(_DEFAULT, pseudo=0.0, bags=1.0),
-    "self-training": replace(_DEFAULT, targets=Targets(views=1)),
+    "self-training": replace(_DEFAULT, targets=Targets(views=1, threshold=0.5, density=0.0)),
 }
 
 

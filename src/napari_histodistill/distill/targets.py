@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
+from napari_histodistill.mil.augment import dense_tissue
 from napari_histodistill.mil.sampler import NEGATIVE, WEIGHT_UNIT
 from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
 
@@ -82,6 +83,8 @@ def make_targets(
             target = np.zeros((*image.shape[:2], len(weights) + 1 if settings.per_side else 1), np.float32)
         else:
             target = shaped(averaged(predict, image, settings.views), settings, material.mpp)
+            if settings.density:
+                target = target * dense_tissue(image, material.mpp, settings.density)[..., None]
         by_hand = None if material.set_by_hand is None else material.set_by_hand[place]
         if by_hand is not None:
             target = np.where((by_hand == TUMOUR)[..., None], 1.0, target)
