@@ -298,7 +298,7 @@ def make_sampler(
 ) -> Sampler:
     """Batches of the material with the targets of its places and, where a person set something, weights."""
     by_hand = material.set_by_hand
-    weights = None if by_hand is None else [correction_weights(place, correction_weight) for place in by_hand]
+    weights = None if by_hand is None else ArrayStore(correction_weights(place, correction_weight) for place in by_hand)
     return Sampler(
         material.images,
         material.labels,
