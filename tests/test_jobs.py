@@ -168,6 +168,22 @@ def test_other_errors_carry_the_traceback_of_the_worker(work, job_class):
     assert job.state is JobState.FAILED
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_memory_that_runs_out_is_said_in_plain_words_whoever_noticed(error):
+    def greedy(_request, _control):
+        raise error
+
+    with pytest.raises(HistodistillError, match="Memory ran out"):
+        ThreadJob(greedy, None).wait(10)
+
+
 def test_an_error_that_does_not_unpickle_still_arrives(work):
     with pytest.raises(JobFailedError, match="TypeError"):
         ProcessJob(work.odd_error, None).wait(60)

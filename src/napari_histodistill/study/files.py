@@ -111,14 +111,8 @@ class FileLock:
         self._file: IO[bytes] | None = None
 
     def acquire(self) -> None:
-        """Take the lock; `StudyError` names the process that holds it, or says why the folder cannot be written."""
-        try:
-            file = self.path.open("a+b")
-        except OSError as error:
-            raise StudyError(
-                f"{self.path.parent} cannot be written ({error.strerror}): make the folder writable, or copy the study "
-                "to one that is."
-            ) from error
+        """Take the lock; `StudyError` names the process that holds it."""
+        file = self.path.open("a+b")
         try:
             _lock_patiently(file, self._tries)
         except OSError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from napari_histodistill.distill.rounds import TEACHER, Roles, Round, Rounds
 from napari_histodistill.slide.labels import NORMAL
-from napari_histodistill.study import RunState, SlideLabel, Study
+from napari_histodistill.study import RunState, SlideLabel, Study, StudyError
 
 if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
@@ -109,5 +109,11 @@ class TakeRequest:
 def take_round(request: TakeRequest, control: JobControl) -> None:
     """Make a round the best model, unless rounds are being done on the study, here or elsewhere."""
     control.progress(0, 0, "Taking the round")
-    with Study.open(request.study).distillation_lock():
-        Rounds.open(request.folder).take(request.number)
+    try:
+        with Study.open(request.study).distillation_lock():
+            Rounds.open(request.folder).take(request.number)
+    except OSError as error:
+        raise StudyError(
+            f"{request.study} cannot be written ({error.strerror}): make the folder writable, or copy the study to one "
+            "that is."
+        ) from error
