@@ -361,6 +361,7 @@ class ProcessJob(Job[Q, R]):
             self._child.wait(ORPHAN_GRACE_S)
         except subprocess.TimeoutExpired:
             self._child.kill()
+            self._child.wait()  # or it stays behind as a defunct process
         if outcome is None and self._cancel_asked:
             outcome = {"state": JobState.CANCELLED, "error": JobCancelled("Cancelled.")}
         self._finish(**(outcome or {"state": JobState.FAILED, "error": _death(self._child.wait())}))
