@@ -199,7 +199,7 @@ def test_values_that_no_mask_has_are_refused(masked):
 
 def test_strips_make_up_the_corrected_mask(masked):
     masked.save_pseudo_mask_region(511, 0, np.full((2, 3), IGNORE, np.uint8))
-    strips = list(masked.mask_blocks(rows=512))
+    strips = list(masked.mask_blocks(masked.run, rows=512))
     whole = np.concatenate([strip for _, strip in strips])
     assert whole.shape == masked.grid.shape
     assert [y for y, _ in strips] == list(range(0, whole.shape[0], 512))
@@ -211,7 +211,7 @@ def test_without_a_pseudo_mask_there_is_nothing_to_correct_or_export(entry):
     with pytest.raises(StudyError, match="run the teacher first"):
         entry.save_pseudo_mask_region(0, 0, np.ones((2, 2), np.uint8))
     with pytest.raises(StudyError, match="run the teacher first"):
-        next(entry.mask_blocks())
+        next(entry.mask_blocks(entry.new_run({})))
 
 
 def test_a_pseudo_mask_is_replaced_whole_or_not_at_all(masked):
