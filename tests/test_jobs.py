@@ -69,6 +69,10 @@ def die(request, control):
 def leave(request, control):
     os._exit(3)
 
+def linger(request, control):
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    return os.getpid()
+
 def from_threads(request, control):
     threads = [threading.Thread(target=control.progress, args=(i, request, "x" * 100_000)) for i in range(request)]
     for t in threads: t.start()
@@ -168,6 +172,22 @@ def test_other_errors_carry_the_traceback_of_the_worker(work, job_class):
     assert job.state is JobState.FAILED
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_memory_that_runs_out_is_said_in_plain_words_whoever_noticed(error):
+    def greedy(_request, _control):
+        raise error
+
+    with pytest.raises(HistodistillError, match="Memory ran out"):
+        ThreadJob(greedy, None).wait(10)
+
+
 def test_an_error_that_does_not_unpickle_still_arrives(work):
     with pytest.raises(JobFailedError, match="TypeError"):
         ProcessJob(work.odd_error, None).wait(60)
@@ -193,6 +213,13 @@ def test_a_crashed_child_names_its_signal(work):
 def test_a_child_that_leaves_without_result_is_an_error(work):
     with pytest.raises(JobDiedError, match="exit code 3"):
         ProcessJob(work.leave, None).wait(60)
+
+
+def test_a_child_that_does_not_end_after_its_result_is_not_left_behind(work, monkeypatch):
+    monkeypatch.setattr("napari_histodistill.jobs.ORPHAN_GRACE_S", 0.2)
+    pid = ProcessJob(work.linger, None).wait(60)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_cancel_stops_at_a_checkpoint(work, job_class):

@@ -361,6 +361,7 @@ class ProcessJob(Job[Q, R]):
             self._child.wait(ORPHAN_GRACE_S)
         except subprocess.TimeoutExpired:
             self._child.kill()
+            self._child.wait()  # or it stays behind as a defunct process
         if outcome is None and self._cancel_asked:
             outcome = {"state": JobState.CANCELLED, "error": JobCancelled("Cancelled.")}
         self._finish(**(outcome or {"state": JobState.FAILED, "error": _death(self._child.wait())}))
@@ -396,8 +397,13 @@ def _perform(function: Callable[[Q, JobControl], R], request: Q, control: JobCon
         return _failure(error)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: CUDA has a class for it, MPS and torch on the CPU only a message."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
 def _failure(error: Exception) -> dict[str, Any]:
-    if isinstance(error, MemoryError):
+    if not isinstance(error, HistodistillError) and is_out_of_memory(error):
         error = HistodistillError("Memory ran out; close other programs or work on a smaller slide, then resume.")
     if not isinstance(error, HistodistillError):
         details = "".join(traceback.format_exception(error))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_histodistill.distill.job import Landed, Preview, StudyRequest, StudyResult, distill_study
+from napari_histodistill.distill.job import Begun, Landed, Preview, StudyRequest, StudyResult, distill_study
 from napari_histodistill.distill.recipe import RECIPES, DistillRecipe, Targets, find_recipe
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RECIPES",
+    "Begun",
     "DistillRecipe",
     "DistillRequest",
     "DistillResult",

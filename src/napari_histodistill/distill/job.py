@@ -55,7 +55,8 @@ class StudyRequest:
     threads : int, optional
         CPU threads; all cores but one if None.
     resume : bool
-        Go on with a round that was cut; the corrections should be those it began with.
+        Go on with a round that was cut, under the same settings; the corrections should be those it began with. Where
+        only the predictions of the last round were cut, they are made whole before the next.
     """
 
     study: Path
@@ -74,6 +75,21 @@ class StudyRequest:
     device: str = "auto"
     threads: int | None = None
     resume: bool = False
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A round begins.
+
+    Attributes
+    ----------
+    folder : Path
+        Of the distillation that the study goes on with, or has begun.
+    round : int
+    """
+
+    folder: Path
+    round: int
 
 
 @dataclass(frozen=True)
@@ -128,8 +144,8 @@ class StudyResult:
 def distill_study(request: StudyRequest, control: JobControl) -> StudyResult:
     """Do rounds on the slides of a study; each leaves a model and a prediction of every slide shown.
 
-    What a round began and did not end changes nothing that was saved. Reports carry `Epoch`, `Preview`, `Round` and
-    `Landed` as they come.
+    What a round began and did not end changes nothing that was saved. Reports carry `Begun`, `Epoch`, `Preview`,
+    `Round` and `Landed` as they come.
 
     Raises
     ------

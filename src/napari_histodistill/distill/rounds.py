@@ -81,12 +81,15 @@ class Roles:
         The teacher that the last promotion displaced; "" before the first.
     teacher : str
         Who teaches the next round; the best model unless promotion is automatic.
+    taken : int or None
+        How many rounds were done when a person chose the best model; None where a score did.
     """
 
     best: str = TEACHER
     score: float | None = None
     displaced: str = ""
     teacher: str = TEACHER
+    taken: int | None = None
 
     def after(self, folder: str, score: float | None, *, always: bool) -> tuple[Roles, str]:
         """The roles after a round whose student lies in ``folder``, and the outcome in words.
@@ -108,7 +111,18 @@ class Rounds:
 
     @classmethod
     def begin(cls, folder: Path, teacher: Path, settings: dict[str, Any]) -> Rounds:
-        """Begin in a folder, with a copy of the first teacher; what an earlier distillation left there goes."""
+        """Begin in a folder, with a copy of the first teacher; what an earlier distillation left there goes.
+
+        Raises
+        ------
+        RoundsError
+            If the teacher lies in the folder and would go too.
+        """
+        if teacher.resolve().is_relative_to(folder.resolve()):
+            raise RoundsError(
+                f"The teacher {teacher} lies in {folder}, where what is there makes room for the new rounds: choose "
+                "another folder for them, or resume."
+            )
         for name in ("rounds", TEACHER):
             shutil.rmtree(folder / name, ignore_errors=True)
         for name in ("state.json", "rounds.jsonl", "checkpoint.pt", CARD_NAME, WEIGHTS_NAME):
@@ -134,13 +148,8 @@ class Rounds:
             )
         except (KeyError, TypeError) as error:
             raise RoundsError(f"{folder / 'state.json'} is damaged ({error}): begin anew without resuming.") from error
-        for name in sorted(settings.keys() | rounds.settings.keys()) if settings is not None else ():
-            before, now = rounds.settings.get(name), (settings or {}).get(name)
-            if before != now:
-                raise RoundsError(
-                    f"The distillation in {folder} cannot go on: its {name} was {before}, now it is {now}; "
-                    "use the same, or begin anew without resuming."
-                )
+        if settings is not None:
+            require_same(f"The distillation in {folder}", rounds.settings, settings)
         return rounds
 
     @property
@@ -160,15 +169,21 @@ class Rounds:
         (self.folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def take(self, number: int) -> None:
-        """Make the student of a round the best model and the next teacher, because a person says so."""
-        folder = f"rounds/{number}"
-        self.roles = Roles(folder, None, self.roles.teacher, folder)
+        """Make the student of a round, 0 for the first teacher, best model and next teacher: a person says so.
+
+        Raises
+        ------
+        RoundsError
+            If the folder has no model of that round.
+        """
+        folder = f"rounds/{number}" if number else TEACHER
+        displaced = self.roles.displaced if folder == self.roles.teacher else self.roles.teacher
+        self.roles = Roles(folder, None, displaced, folder, len(self.rounds))
         self.save()
 
     def set_best_score(self, score: float | None) -> None:
-        """Record the best model's selection score, on evidence that is new."""
+        """The best model's score on evidence that is new; on disk once the round is that is judged by it."""
         self.roles = replace(self.roles, score=score)
-        self.save()
 
     def save(self) -> None:
         """Write the best model's copy, the lines, and the state."""
@@ -198,8 +213,34 @@ def record_of(number: int, roles: Roles, start: str, outcome: str, score: float 
     )
 
 
+def require_same(what: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on under other settings.
+
+    Raises
+    ------
+    RoundsError
+        Naming the first that differs.
+    """
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise RoundsError(
+                f"{what} cannot go on: its {name} was {before.get(name)}, now it is {now.get(name)}; use the same, or "
+                "begin anew without resuming."
+            )
+
+
 def copy_model(source: Path, target: Path) -> None:
-    """Copy weights and card of a model folder, each complete or not at all, the card last."""
+    """Copy weights and card of a model folder, each complete or not at all, the card last.
+
+    Raises
+    ------
+    RoundsError
+        If there is no such model any more.
+    """
+    try:
+        content = {name: (source / name).read_bytes() for name in (WEIGHTS_NAME, CARD_NAME)}
+    except OSError as error:
+        raise RoundsError(f"{error.filename} cannot be read ({error.strerror}): choose another model.") from error
     target.mkdir(parents=True, exist_ok=True)
-    for name in (WEIGHTS_NAME, CARD_NAME):
-        write_atomically(target / name, (source / name).read_bytes())
+    for name, data in content.items():
+        write_atomically(target / name, data)

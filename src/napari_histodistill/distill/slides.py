@@ -17,6 +17,7 @@ from napari_histodistill.predict.stain import fit_recolouring
 from napari_histodistill.predict.tiling import Window
 from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
+from napari_histodistill.slide.tissue import TISSUE
 from napari_histodistill.study import NO_CORRECTION, SlideLabel
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_histodistill.distill.recipe import DistillRecipe
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.nets.card import ModelCard
     from napari_histodistill.nets.model import Model
@@ -38,12 +40,16 @@ POSITIVE_SHARE = 0.05
 """Share of a tile of a tumour slide that must be tumour for the tile to be a positive bag."""
 TISSUE_SHARE = 0.25
 """Share of a tile that must be tissue for students to learn from it."""
+ALIGNMENT = 16
+"""Sides of tiles are multiples of this many px."""
 HELD_OUT_SIDE_UM = 400.0
 """Side of the squares that corrections are held out by: neighbouring strokes must not fall on both sides."""
 HELD_OUT_SHARE = 5
 """One square in this many is held out."""
 LEAST_SQUARES, LEAST_PIXELS = 3, 100
-"""Held-out squares with corrections, and corrected pixels in them, from which they are evidence."""
+"""Held-out squares with corrections, and corrected pixels of either class in them, from which they are evidence."""
+MOST_SQUARES = 64
+"""Held-out squares that a model is judged by after every epoch; of more, always the same are taken."""
 
 
 class NothingToLearnError(HistodistillError):
@@ -57,7 +63,7 @@ class TileSettings:
     Attributes
     ----------
     side : int
-        Of a tile, in px at the model's mpp; the crops of training lie inside.
+        Of a tile, in px at the model's mpp; the crops of training lie inside, see `tile_side`.
     most : int
         Tiles in all. Those with corrections come first, then as many positive as others, drawn at random.
     window : (y, x, height, width), optional
@@ -73,9 +79,12 @@ class TileSettings:
 
 @dataclass(frozen=True)
 class _Tile:
+    """A tile of a slide, its bag label, what a person set there (IGNORE where held out), and whether that teaches."""
+
     slide: int
     window: Window
     label: int
+    by_hand: UInt8 | None
     corrected: bool
 
 
@@ -123,7 +132,7 @@ class StudyMaterial:
         try:
             for entry in entries:
                 slide = open_slide(entry.slide_path, mpp=entry.mpp)
-                tiling, tissue = tiling_of(entry, card), entry.tissue_on_grid()
+                tiling, tissue = tiling_of(entry, card), entry.tissue_on_grid(entry.run)
                 tiles = tissue_tiles(tiling, tissue)
                 recolour = fit_recolouring(card, slide, tiling, tiles, tissue)
                 self._open.append(_OpenEntry(entry, slide, tiling, tissue, recolour))
@@ -149,19 +158,19 @@ class StudyMaterial:
             raise NothingToLearnError(
                 "There is no tile to learn from: run the teacher on a slide first, or choose a larger region."
             )
-        seen, images, by_hand, places = ArrayStore(), ArrayStore(), ArrayStore(), []
+        images, by_hand, places, first = ArrayStore(), ArrayStore(), [], []
         for i, tile in enumerate(tiles):
             control.checkpoint()
             control.progress(i, len(tiles), "Reading training tiles")
             opened = self._open[tile.slide]
             image = opened.read(tile.window)
             normalised = image if opened.recolour is None else opened.recolour(image)
-            seen.append(normalised)
+            first.append(len(images))
             for version in (normalised, image) if self._both and opened.recolour else (normalised,):
                 images.append(version)
                 places.append(i)
-            by_hand.append(opened.finer(self._set_by_hand(opened, tile.window)))
-        return Material(self.mpp, seen, [tile.label for tile in tiles], images, places, by_hand)
+            by_hand.append(opened.finer(_with_artefacts_ignored(opened.tissue[tile.window.slices], tile.by_hand)))
+        return Material(self.mpp, [images[k] for k in first], [tile.label for tile in tiles], images, places, by_hand)
 
     # Tiles
 
@@ -169,74 +178,101 @@ class StudyMaterial:
         every = [tile for index in range(len(self._open)) for tile in self._tiles(index)]
         rng = np.random.default_rng(self._settings.seed)
         order = [every[i] for i in rng.permutation(len(every))]
-        corrected = [tile for tile in order if tile.corrected]
-        groups = [
+        corrected = [tile for tile in order if tile.corrected][: self._settings.most]
+        positive, other = (
             [tile for tile in order if not tile.corrected and (tile.label == POSITIVE) == positive]
             for positive in (True, False)
-        ]
-        left = max(0, self._settings.most - len(corrected))
-        half = max(left // 2, left - len(groups[1]))
-        chosen = [*corrected, *groups[0][:half]]
-        chosen += groups[1][: self._settings.most - len(chosen)]
-        return chosen[: self._settings.most]
+        )
+        left = self._settings.most - len(corrected)
+        chosen = positive[: max(left // 2, left - len(other))]
+        return [*corrected, *chosen, *other[: left - len(chosen)]]
 
     def _tiles(self, index: int) -> Iterator[_Tile]:
-        """Every tile with enough tissue of a slide, with its bag label."""
+        """Every tile with enough tissue of a slide, with its bag label; held-out corrections have no say in it."""
         opened = self._open[index]
-        entry, side = opened.entry, -(-self._settings.side // opened.tiling.factor)
-        y0, x0, height, width = self._settings.window or (0, 0, *entry.grid.shape)
-        pseudo = entry.pseudo_mask()
+        entry, shape = opened.entry, opened.entry.grid.shape
+        height, width = (min(-(-self._settings.side // opened.tiling.factor), size) for size in shape)
+        y0, x0, rows, columns = self._settings.window or (0, 0, *shape)
+        pseudo, corrections = entry.pseudo_mask(), entry.corrections()
         if pseudo is None:
             return
-        for y in range(y0, min(y0 + height, entry.grid.shape[0] - side + 1), side):
-            for x in range(x0, min(x0 + width, entry.grid.shape[1] - side + 1), side):
-                window = Window(y, x, side, side)
-                if np.mean(opened.tissue[window.slices] != OUTSIDE) < TISSUE_SHARE:
+        for y in tile_starts(y0, rows, height, shape[0]):
+            strip = Window(y, 0, height, shape[1])
+            tissue, said = opened.tissue[strip.slices], np.asarray(pseudo[strip.slices])
+            by_hand = np.full_like(said, NO_CORRECTION) if corrections is None else corrections.read(*strip)
+            learnt = by_hand
+            if (by_hand != NO_CORRECTION).any():
+                learnt = np.where(held_out(entry, strip), np.uint8(NO_CORRECTION), by_hand)
+            corrected = np.where(learnt == NO_CORRECTION, said, learnt)
+            for x in tile_starts(x0, columns, width, shape[1]):
+                here = slice(None), slice(x, x + width)
+                if np.mean(tissue[here] == TISSUE) < TISSUE_SHARE:
                     continue
-                by_hand = corrections_in(entry, window)
-                mask = entry.corrected(y, x, np.asarray(pseudo[window.slices]))
-                corrected = bool((by_hand != NO_CORRECTION).any())
-                yield _Tile(index, window, bag_label(entry.label, mask, by_hand), corrected)
-
-    def _set_by_hand(self, opened: _OpenEntry, window: Window) -> UInt8:
-        """What a person set in a window; to be ignored where it is held out and where the tissue is an artefact."""
-        by_hand = corrections_in(opened.entry, window)
-        set_here = by_hand != NO_CORRECTION
-        ignored = (opened.tissue[window.slices] == IGNORE) & ~set_here
-        if set_here.any():
-            ignored |= held_out(opened.entry, window) & set_here
-        return np.where(ignored, np.uint8(IGNORE), by_hand)
+                set_here, learnt_here = by_hand[here] != NO_CORRECTION, learnt[here]
+                kept = np.where(set_here & (learnt_here == NO_CORRECTION), np.uint8(IGNORE), learnt_here)
+                label = bag_label(entry.label, corrected[here], learnt_here)
+                teaches = bool((learnt_here != NO_CORRECTION).any())
+                yield _Tile(index, Window(y, x, height, width), label, kept if set_here.any() else None, teaches)
 
     # Evidence
 
     def evidence(self) -> CorrectionEvidence | None:
-        """Held-out corrections as they are now; None where they are too few to tell."""
-        pieces = [piece for opened in self._open for piece in self._held_out_pieces(opened)]
-        pixels = sum(int(np.count_nonzero(piece.truth != NO_CORRECTION)) for piece in pieces)
-        return CorrectionEvidence(tuple(pieces)) if len(pieces) >= LEAST_SQUARES and pixels >= LEAST_PIXELS else None
+        """Held-out corrections as they are now; None where they are too few to tell.
 
-    def _held_out_pieces(self, opened: _OpenEntry) -> Iterator[_Piece]:
-        pyramid = opened.entry.corrections()
-        if pyramid is None:
+        Both classes are asked for: by corrections to tumour alone a model that calls everything tumour is perfect.
+        """
+        squares = [square for index in range(len(self._open)) for square in self._held_out_squares(index)]
+        pieces = [self._piece(index, window) for _, index, window in sorted(squares)[:MOST_SQUARES]]
+        pixels = [sum(int(np.count_nonzero(piece.truth == label)) for piece in pieces) for label in (TUMOUR, NORMAL)]
+        enough = len(pieces) >= LEAST_SQUARES and min(pixels) >= LEAST_PIXELS
+        return CorrectionEvidence(tuple(pieces)) if enough else None
+
+    def _held_out_squares(self, index: int) -> Iterator[tuple[bytes, int, Window]]:
+        """The held-out squares of a slide in which a person set a class, each with its place in an order for good."""
+        entry = self._open[index].entry
+        corrections = entry.corrections()
+        if corrections is None:
             return
-        side, factor = held_out_side(opened.entry), opened.tiling.factor
-        height, width = opened.entry.grid.shape
-        margin = opened.tiling.margin
+        side, (height, width) = held_out_side(entry), entry.grid.shape
         for y in range(0, height, side):
-            rows = np.asarray(pyramid.levels[0][y : y + side])
-            if (rows == NO_CORRECTION).all():
-                continue
+            rows = corrections[y : y + side]
+            counted = (rows == TUMOUR) | (rows == NORMAL)
             for x in range(0, width, side):
-                truth = rows[:, x : x + side]
-                counted = (truth == TUMOUR) | (truth == NORMAL)
-                if not counted.any() or not is_held_out(opened.entry, y // side, x // side):
-                    continue
-                top, left = max(0, y - margin), max(0, x - margin)
-                outer = Window(top, left, min(height, y + side + margin) - top, min(width, x + side + margin) - left)
-                image = opened.read(outer)
-                image = image if opened.recolour is None else opened.recolour(image)
-                offset = ((y - top) * factor, (x - left) * factor)
-                yield _Piece(image, offset, opened.finer(np.where(counted, truth, np.uint8(NO_CORRECTION))))
+                if counted[:, x : x + side].any() and is_held_out(entry, y // side, x // side):
+                    window = Window(y, x, min(side, height - y), min(side, width - x))
+                    yield _digest(entry, y // side, x // side), index, window
+
+    def _piece(self, index: int, window: Window) -> _Piece:
+        opened = self._open[index]
+        (height, width), margin, factor = opened.entry.grid.shape, opened.tiling.margin, opened.tiling.factor
+        y, x = max(0, window.y - margin), max(0, window.x - margin)
+        bottom, right = window.y + window.height + margin, window.x + window.width + margin
+        image = opened.read(Window(y, x, min(height, bottom) - y, min(width, right) - x))
+        truth = corrections_in(opened.entry, window)
+        truth = np.where((truth == TUMOUR) | (truth == NORMAL), truth, np.uint8(NO_CORRECTION))
+        offset = ((window.y - y) * factor, (window.x - x) * factor)
+        return _Piece(image if opened.recolour is None else opened.recolour(image), offset, opened.finer(truth))
+
+
+def tile_starts(start: int, length: int, side: int, size: int) -> list[int]:
+    """Where tiles of ``side`` begin that cover a span of an axis of ``size``, all of them inside the axis.
+
+    They lie side by side within the span, the last flush with its end; a span shorter than a tile gets one.
+    """
+    first = max(0, min(start, size - side))
+    last = max(first, min(size, start + length) - side)
+    return [*range(first, last, side), last]
+
+
+def tile_side(recipe: DistillRecipe) -> int:
+    """Side of tiles, in px, that the crops of a recipe lie inside at any magnification."""
+    return -(-round(recipe.crop / recipe.augmentation.zoom[0]) // ALIGNMENT) * ALIGNMENT
+
+
+def _with_artefacts_ignored(tissue: UInt8, by_hand: UInt8 | None) -> UInt8:
+    """What a person set; elsewhere IGNORE on artefacts, 255 on the rest."""
+    rest = np.where(tissue == IGNORE, np.uint8(IGNORE), np.uint8(NO_CORRECTION))
+    return rest if by_hand is None else np.where(by_hand == NO_CORRECTION, rest, by_hand)
 
 
 def bag_label(slide: SlideLabel, mask: UInt8, by_hand: UInt8) -> int:
@@ -278,8 +314,11 @@ def held_out_side(entry: StudySlide) -> int:
 
 def is_held_out(entry: StudySlide, row: int, column: int) -> bool:
     """Whether the corrections in a square are kept from training; the same for good, whatever is painted later."""
-    digest = hashlib.sha256(f"{entry.fingerprint}/{row}/{column}".encode()).digest()
-    return digest[0] % HELD_OUT_SHARE == 0
+    return _digest(entry, row, column)[0] % HELD_OUT_SHARE == 0
+
+
+def _digest(entry: StudySlide, row: int, column: int) -> bytes:
+    return hashlib.sha256(f"{entry.fingerprint}/{row}/{column}".encode()).digest()
 
 
 def held_out(entry: StudySlide, window: Window) -> NDArray[np.bool_]:
@@ -316,7 +355,7 @@ class CorrectionEvidence:
     name: str = "held-out corrections"
 
     def score(self, model: Model) -> float | None:
-        """See the class; of one class alone if a person set no other."""
+        """See the class; None if a person set but one class."""
         agreed, counted = np.zeros(2), np.zeros(2)
         for piece in self.pieces:
             h, w = piece.truth.shape
@@ -327,5 +366,4 @@ class CorrectionEvidence:
                 here = piece.truth == label
                 counted[i] += np.count_nonzero(here)
                 agreed[i] += np.count_nonzero(here & right)
-        there = counted > 0
-        return float(np.mean(agreed[there] / counted[there])) if there.any() else None
+        return float(np.mean(agreed / counted)) if counted.all() else None

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from napari_histodistill.distill.distillation import StudentPlan, distil_rounds
-from napari_histodistill.distill.job import Landed, StudyRequest, StudyResult
+from napari_histodistill.distill.job import Begun, Landed, StudyRequest, StudyResult
 from napari_histodistill.distill.preview import Previewer
-from napari_histodistill.distill.rounds import Rounds
+from napari_histodistill.distill.rounds import Rounds, require_same
 from napari_histodistill.distill.selection import NoEvidence
-from napari_histodistill.distill.slides import NothingToLearnError, StudyMaterial, TileSettings
+from napari_histodistill.distill.slides import NothingToLearnError, StudyMaterial, TileSettings, tile_side
 from napari_histodistill.mil.trainer import CHECKPOINT, make_fabric
 from napari_histodistill.nets.card import model_folder, read_card
 from napari_histodistill.nets.model import load_model
 from napari_histodistill.predict import PredictRequest, TileDone, predict_slide
 from napari_histodistill.predict.engine import spare_cores
-from napari_histodistill.study import FileLock, Study
+from napari_histodistill.study import RunState, Study, StudyError
+from napari_histodistill.study.files import read_document, write_document
 
 if TYPE_CHECKING:
     from napari_histodistill.distill.recipe import DistillRecipe
@@ -28,17 +30,32 @@ if TYPE_CHECKING:
     from napari_histodistill.study import StudySlide
 
 
+ROUND_FORMAT, VERSION = "histodistill-round", 1
+"""Of ``round.json``: what the round that is under way was begun with."""
+
+
 def run_study(request: StudyRequest, control: JobControl) -> StudyResult:
     """See `job.distill_study`."""
     study = Study.open(request.study)
+    try:
+        return _run(study, request, control)
+    except OSError as error:
+        raise StudyError(
+            f"{error.filename or study.folder} cannot be read or written any more ({error.strerror or error}): see "
+            "that the study is where it was, can be written, and that its disk has room, then go on."
+        ) from error
+
+
+def _run(study: Study, request: StudyRequest, control: JobControl) -> StudyResult:
     entries = _entries(study, request.learn)
     shown = _entries(study, request.show) if request.show else entries
     torch.set_num_threads(request.threads or spare_cores())
     teacher = model_folder(request.teacher)
-    with FileLock(study.folder / "distill.lock", f"The distillation of {study.folder.name}"):
+    with study.distillation_lock():
         rounds = _open_rounds(study, teacher)
         if not request.resume:
             (rounds.folder / CHECKPOINT).unlink(missing_ok=True)
+        _finish_predictions(rounds, shown, request, control)
         done: list[Round] = []
         for _ in range(request.rounds):
             _one_round(rounds, entries, shown, request, control)
@@ -77,7 +94,9 @@ def _one_round(
     recipe, card = recipe_for_slides(request), read_card(rounds.model("teacher"))
     fabric = make_fabric(request.device)
     number = rounds.next
-    settings = TileSettings(most=request.most_tiles, window=request.window, seed=request.seed + number)
+    _begin_round(rounds, request)
+    control.progress(0, 0, f"Round {number} begins", Begun(rounds.folder, number))
+    settings = TileSettings(tile_side(recipe), request.most_tiles, request.window, request.seed + number)
     source = StudyMaterial(entries, card, settings, both_stains=recipe.both_stains)
     try:
         material = source.material(control)
@@ -104,6 +123,35 @@ def _one_round(
         _predict(rounds, number, entry, request, control, first=entry is shown[0])
 
 
+def _begin_round(rounds: Rounds, request: StudyRequest) -> None:
+    """Note what a round is begun with, or see that the one that was cut goes on under the same.
+
+    Raises
+    ------
+    RoundsError
+        If it does not.
+    """
+    roles = rounds.roles
+    begun_with = {
+        "number": rounds.next,
+        "start": [roles.teacher, roles.best, roles.displaced],
+        "slides": request.learn,
+        "part": request.window,
+        "tiles": request.most_tiles,
+        "weight of corrections": request.correction_weight,
+        "encoder": request.encoder,
+        "seed": request.seed,
+        "recipe": asdict(recipe_for_slides(request)),
+    }
+    now = json.loads(json.dumps(begun_with))
+    path = rounds.folder / "round.json"
+    if (rounds.folder / CHECKPOINT).exists():
+        before = read_document(path, ROUND_FORMAT, VERSION)["settings"]
+        require_same(f"Round {rounds.next} in {rounds.folder}", before, now)
+    else:
+        write_document(path, ROUND_FORMAT, VERSION, {"settings": now})
+
+
 def recipe_for_slides(request: StudyRequest) -> DistillRecipe:
     """The recipe as few slides need it: BatchNorm keeps its statistics, which a few colours would bend."""
     recipe = request.recipe if request.epochs is None else replace(request.recipe, epochs=request.epochs)
@@ -113,6 +161,17 @@ def recipe_for_slides(request: StudyRequest) -> DistillRecipe:
 def prediction_name(rounds: Path, number: int) -> str:
     """Name of a round's prediction of a slide, see `StudySlide.predictions`."""
     return f"{rounds.name}-{number:04d}"
+
+
+def _finish_predictions(rounds: Rounds, shown: list[StudySlide], request: StudyRequest, control: JobControl) -> None:
+    """Make the predictions of the last round whole that a cut left in part or, to resume, not even begun."""
+    if not rounds.rounds:
+        return
+    number = rounds.rounds[-1].number
+    for entry in shown:
+        found = entry.prediction(prediction_name(rounds.folder, number))
+        if request.resume if found is None else found.record.state is not RunState.COMPLETE:
+            _predict(rounds, number, entry, request, control, first=entry is shown[0])
 
 
 def _predict(
@@ -126,6 +185,7 @@ def _predict(
             model=str(rounds.model(f"rounds/{number}")),
             device=request.device,
             mpp=entry.mpp,
+            resume=True,  # what an earlier job left of it
             force=True,  # the teacher was let run on it
             center=request.center if first else None,
             threads=request.threads,

@@ -79,6 +79,7 @@ def make_targets(
 
     for place, image in enumerate(material.seen):
         control.checkpoint()
+        control.progress(place, len(material.seen), "The teacher looks at the training images")
         if material.place_labels[place] == NEGATIVE:
             target = np.zeros((*image.shape[:2], len(weights) + 1 if settings.per_side else 1), np.float32)
         else:

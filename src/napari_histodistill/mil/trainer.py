@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import pickle
 import time
@@ -133,6 +134,11 @@ class Trainer:
                 for name, value in self.step(batch, number * self.sampler.steps + i).items():
                     sums[name] = sums.get(name, 0.0) + value / self.sampler.steps
                 control.progress(number * self.sampler.steps + i + 1, self.total * self.sampler.steps, "Training")
+            if not math.isfinite(sum(sums.values())):
+                raise TrainingError(
+                    f"The loss of epoch {number + 1} is not a number, so the network is lost: use a lower learning "
+                    "rate or another seed."
+                )
             record = Epoch(number + 1, sum(sums.values()), sums, score(self.average), time.monotonic() - start)
             self.epochs.append(record)
             self._keep(record)
@@ -188,7 +194,13 @@ class Trainer:
                 mean.copy_(value)
 
     def save(self, path: Path) -> None:
-        """Write everything that going on needs, complete or not at all."""
+        """Write everything that going on needs, complete or not at all.
+
+        Raises
+        ------
+        TrainingError
+            If the disk is full or the folder is gone or cannot be written.
+        """
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -198,8 +210,14 @@ class Trainer:
             "best_state": self._best_state,
         }
         partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        try:
+            with partial.open("wb") as file:
+                torch.save(state, file)
+            partial.replace(path)
+        except (OSError, RuntimeError) as error:
+            raise TrainingError(
+                f"{path} cannot be written ({error}): see that the folder is there and its disk has room."
+            ) from error
 
     def load(self, path: Path) -> None:
         """Go on from what `save` wrote.
@@ -217,5 +235,8 @@ class Trainer:
             self.epochs = [Epoch(**epoch) for epoch in state["epochs"]]
             self._best_state = state["best_state"]
             self.best = None if state["best"] is None else self.epochs[state["best"] - 1]
-        except (RuntimeError, KeyError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        except (
+            *(RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError),
+            pickle.UnpicklingError,
+        ) as error:
             raise TrainingError(f"{path} is no checkpoint of this training: delete it to start anew.") from error

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.jobs import is_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -144,7 +145,7 @@ def _predict(model: Predictor, images: list[UInt8]) -> list[npt.NDArray[np.float
     try:
         return list(model.predict(np.stack(images)))
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if len(images) == 1:
             raise HistodistillError(
@@ -153,11 +154,6 @@ def _predict(model: Predictor, images: list[UInt8]) -> list[npt.NDArray[np.float
             ) from error
     half = len(images) // 2
     return _predict(model, images[:half]) + _predict(model, images[half:])
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """CUDA has a class for it, MPS and the CPU only a message."""
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)
 
 
 def cores() -> int:

@@ -74,7 +74,7 @@ def predict_slide(request: PredictRequest, control: JobControl, model: Predictor
         require_fine_enough(slide, card, force=request.force)
         study = Study.open_or_create(request.study_folder)
         entry = study.add_slide(slide, target_mpp=GRID_FACTOR * card.mpp)
-        with entry.lock():
+        with entry.predictions_lock() if request.prediction else entry.lock():
             warnings = [*slide.warnings, *_settle_tissue(entry, slide, request, control)]
             run, tiling = _settle_run(entry, card, _model_id(request.model, model), request)
             with run.in_progress():
@@ -209,6 +209,8 @@ def _settle_run(entry: StudySlide, card: ModelCard, model_id: str, request: Pred
     earlier = None
     if request.resume:
         earlier = entry.prediction(name, writable=True) if name else entry.resumable_run()
+    if name and earlier is not None and earlier.record.settings != settings:
+        earlier = None  # it is worth no more than the time it took
     if earlier is None:
         return entry.new_prediction(name, settings) if name else entry.new_run(settings), tiling
     earlier.require_same(settings)
@@ -216,10 +218,13 @@ def _settle_run(entry: StudySlide, card: ModelCard, model_id: str, request: Pred
 
 
 def _settle_tissue(entry: StudySlide, slide: Slide, request: PredictRequest, control: JobControl) -> list[str]:
-    """See that the study holds the slide's tissue; warnings for the user, which are reported at once."""
+    """See that the study holds the slide's tissue; warnings for the user, which are reported at once.
+
+    A round's prediction takes the tissue that the teacher's result was made with, as the pseudo-mask does.
+    """
     settings: dict[str, Any] = json.loads(json.dumps(asdict(request.tissue)))
     saved = entry.tissue()
-    if saved is not None and (saved.edited or saved.settings.get("request") == settings):
+    if saved is not None and (request.prediction or saved.edited or saved.settings.get("request") == settings):
         warnings: list[str] = saved.settings.get("warnings", [])
     else:
         control.progress(0, 0, "Finding tissue")

@@ -4,13 +4,14 @@
 
     study.json                          format and version
     slides/<name>-<id>/slide.json       where the slide lies, its fingerprint, grid and mpp
-                       slide.lock       held while a run writes
+                       slide.lock, predictions.lock   held while a run, or a round's prediction, is written
                        tissue.ome.zarr  tissue and artefacts, on their own coarse grid
                        corrections.journal    what a person set, stroke by stroke
                        corrections.ome.zarr   the same as an array, 255 = nothing
                        runs/0001/       what the teacher says: run.json, probability and pseudo-mask
                        predictions/0001-0002/   the same of round 2 of distillation 1
     distillations/0001/                 rounds and their models, see `distill.rounds`
+    distill.lock                        held while rounds are done
 """
 
 from __future__ import annotations
@@ -86,6 +87,10 @@ class Study:
     def distillations(self) -> list[Path]:
         """Folders of the distillations, oldest first; the last one goes on."""
         return sorted(path.parent for path in (self.folder / "distillations").glob("[0-9]*/state.json"))
+
+    def distillation_lock(self) -> FileLock:
+        """The lock that whoever changes a distillation of this study must hold."""
+        return FileLock(self.folder / "distill.lock", f"The distillation of {self.folder.name}")
 
     def slides(self) -> list[StudySlide]:
         """Every slide of the study, by name."""
@@ -237,8 +242,12 @@ class StudySlide:
         return self.known_path
 
     def lock(self) -> FileLock:
-        """The lock that whoever writes a run of this slide must hold."""
+        """The lock that whoever writes a run of this slide, or its tissue, must hold."""
         return FileLock(self.folder / "slide.lock", self.known_path.name)
+
+    def predictions_lock(self) -> FileLock:
+        """The lock that whoever writes a prediction of a round must hold."""
+        return FileLock(self.folder / "predictions.lock", f"The prediction of {self.known_path.name}")
 
     # Tissue
 

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from napari_histodistill.distill import Landed, Preview, StudyRequest, distill_study, find_recipe
-from napari_histodistill.distill.rounds import TEACHER, Roles, Round, Rounds
+from napari_histodistill.distill import Begun, Landed, Preview, StudyRequest, distill_study, find_recipe
+from napari_histodistill.distill.rounds import Roles, Round
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.jobs import JobCancelled, JobControl, JobState, ProcessJob, ThreadJob
+from napari_histodistill.jobs import JobCancelled, JobState, ProcessJob, ThreadJob
 from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.slide.labels import NORMAL
-from napari_histodistill.study import SlideLabel, Study
-from napari_histodistill.viewer.editing import window_of
+from napari_histodistill.study import RunState, SlideLabel
+from napari_histodistill.viewer.editing import clip_window, window_of
 from napari_histodistill.viewer.geometry import view_centre, visible_window
+from napari_histodistill.viewer.history import (
+    FIRST_TEACHER,
+    History,
+    HistoryRequest,
+    TakeRequest,
+    load_history,
+    take_round,
+)
 from napari_histodistill.viewer.prediction import PredictionView
+from napari_histodistill.viewer.teacher import TeacherState
 from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_histodistill.distill import StudyResult
     from napari_histodistill.jobs import Progress
     from napari_histodistill.study import Run
+    from napari_histodistill.viewer.editing import Window
     from napari_histodistill.viewer.result import ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
 
-BEST: Final = 0
-"""Number under which the first teacher stands among the rounds."""
+logger = logging.getLogger(__name__)
 
 
 class Scope(enum.Enum):
@@ -70,22 +81,6 @@ class DistilSettings:
     scope: Scope = Scope.SLIDE
 
 
-@dataclass(frozen=True)
-class History:
-    """The rounds of a study's distillation on disk, and which of them a slide has a prediction of."""
-
-    folder: Path | None = None
-    rounds: tuple[Round, ...] = ()
-    roles: Roles = field(default_factory=Roles)
-    label: SlideLabel = SlideLabel.UNKNOWN
-    normal_slides: int = 0
-
-    @property
-    def best(self) -> int:
-        """Number of the best round; `BEST` while it is the first teacher."""
-        return BEST if self.roles.best == TEACHER else int(self.roles.best.rsplit("/", 1)[1])
-
-
 class DistilControl:
     """The distillation of one slide in a viewer.
 
@@ -104,7 +99,7 @@ class DistilControl:
     pinned : int or None
         The round that the user wants to see; None follows the best or, without evidence, the latest.
     shown : int or None
-        The round that the prediction layer shows.
+        The round that the prediction layer shows, `FIRST_TEACHER` or None for none.
     changed : Signal
         Something that a widget shows has changed.
     """
@@ -123,7 +118,8 @@ class DistilControl:
         self._result: ResultView | None = None
         self._stopping = self._predicting = False
         self._round = 0
-        self._work, self._loading = Latest(view.runner), Latest(view.runner)
+        self._study: Path | None = None
+        self._work, self._loading, self._taking = (Latest(view.runner) for _ in range(3))
         view.teacher.changed.connect(self._on_teacher)
         self._on_teacher()
 
@@ -148,6 +144,10 @@ class DistilControl:
             return "There is no tumour mask to learn from yet: run the teacher on this slide first."
         if self._view.teacher.state.busy:
             return "The teacher is running on this slide: wait for it, or cancel it."
+        if self._result.run.record.state is not RunState.COMPLETE:
+            return "The teacher was stopped before it had seen all of this slide: resume it first."
+        if self._taking.busy:
+            return "The chosen round is being made the best model: a moment."
         return ""
 
     @property
@@ -156,6 +156,10 @@ class DistilControl:
         if self._result is None:
             return ""
         parts = []
+        if self._view.teacher.state is TeacherState.STALE:
+            parts.append(
+                "The mask is of an earlier tissue mask or model: run the teacher again to learn from this one."
+            )
         if self.history.label is SlideLabel.UNKNOWN:
             parts.append("Say whether this slide holds tumour: without that no part of it is a positive example.")
         if not self._has_negatives():
@@ -166,10 +170,8 @@ class DistilControl:
         return " ".join(parts)
 
     def _has_negatives(self) -> bool:
-        if self.history.label is SlideLabel.NORMAL or self.history.normal_slides:
-            return True
-        assert self._result is not None
-        return bool((self._result.mask.hand[::4, ::4] == NORMAL + 1).any())
+        history = self.history
+        return history.label is SlideLabel.NORMAL or history.normal_slides > 0 or history.normal_by_hand
 
     # Choices
 
@@ -191,13 +193,14 @@ class DistilControl:
         self.changed.emit()
 
     def take(self, number: int) -> None:
-        """Make a round the best model and the next teacher, because the user says so."""
+        """Make a round, or the first teacher, the best model and the next teacher, because the user says so."""
         if self._work.busy or self.history.folder is None:
             return
-        try:
-            Rounds.open(self.history.folder).take(number)
-        except HistodistillError as error:
-            tell(error)
+        request = TakeRequest(self._view.teacher.study_folder, self.history.folder, number)
+        self._taking.start(ThreadJob(take_round, request), done=self._on_taken, failed=self._on_failed)
+        self.changed.emit()
+
+    def _on_taken(self, _result: None) -> None:
         self.pinned = None
         self._load()
 
@@ -209,7 +212,7 @@ class DistilControl:
             return
         self._result.flush()
         self._stopping = self._predicting = False
-        self._round = len(self.history.rounds) + 1
+        self._study = self._view.teacher.study_folder
         self._work.start(
             ProcessJob(distill_study, self._request(self._result)),
             progress=self._on_progress,
@@ -223,7 +226,7 @@ class DistilControl:
         mine = result.entry.fingerprint
         window = None
         if chosen.scope is Scope.REGION and result.mask_layer is not None:
-            rows, columns = visible_window(result.mask_layer)
+            rows, columns = clip_window(visible_window(result.mask_layer), result.mask.shape)
             window = (rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
         y, x = view_centre(self._view.viewer)
         mpp = self._view.slide.require_mpp()
@@ -262,7 +265,9 @@ class DistilControl:
             return
         self.progress = progress
         news = progress.payload
-        if isinstance(news, Epoch):
+        if isinstance(news, Begun):
+            self._on_begun(news)
+        elif isinstance(news, Epoch):
             self.epochs.append((self._round, news))
         elif isinstance(news, Preview):
             self._on_preview(news)
@@ -272,9 +277,22 @@ class DistilControl:
             self._on_landed(news)
         self.changed.emit()
 
+    def _on_begun(self, begun: Begun) -> None:
+        """A round begins, of the distillation on screen or of a new one because the teacher is another."""
+        self._round, self._predicting, history = begun.round, False, self.history
+        if begun.folder != history.folder:
+            self.history = replace(history, folder=begun.folder, rounds=(), roles=Roles(), predicted=frozenset())
+            self.pinned = None
+            self._show(None)
+        elif self._round > 1:  # the one before was predicted first
+            self.history = replace(history, predicted=history.predicted | {self._round - 1})
+            if self.shown is not None:
+                self._show(self.shown)
+
     def _on_preview(self, preview: Preview) -> None:
         """A first look at a student, as long as there is no round to look at and none is pinned."""
-        if self.prediction is not None and self.pinned is None and not self.history.rounds:
+        mine = self._result is not None and preview.fingerprint == self._result.entry.fingerprint
+        if mine and self.prediction is not None and self.pinned is None and not self.history.rounds:
             self.prediction.preview(preview, f"preview of round {preview.round} (still learning)")
 
     def _on_round(self, done: Round) -> None:
@@ -282,17 +300,16 @@ class DistilControl:
         self._predicting = True
         before = self.history
         promoted = done.outcome == "promoted"
-        roles = replace(before.roles, best=f"rounds/{done.number}") if promoted else before.roles
-        folder = before.folder or self._newest_distillation()
-        self.history = History(folder, (*before.rounds, done), roles, before.label, before.normal_slides)
+        roles = replace(before.roles, best=f"rounds/{done.number}", taken=None) if promoted else before.roles
+        rounds = (*before.rounds[: done.number - 1], done)  # it may have been read from disk a moment ago
+        self.history = replace(before, rounds=rounds, roles=roles)
         self._show(self._to_show())
 
     def _on_landed(self, landed: Landed) -> None:
         if self._result is None or self.prediction is None or landed.fingerprint != self._result.entry.fingerprint:
             return
-        number = int(landed.prediction.rsplit("-", 1)[1])
-        if number == self.shown:
-            run = self._result.entry.prediction(landed.prediction)
+        if self.shown and landed.prediction == self._prediction_name(self.shown):
+            run = self._run_of(self.shown)
             if run is not None:
                 tile = landed.tile
                 self.prediction.land(run, window_of(tile.y, tile.x, tile.height, tile.width))
@@ -306,61 +323,79 @@ class DistilControl:
         self._end()
 
     def _end(self) -> None:
-        self.progress, self._stopping, self._predicting = None, False, False
+        self.progress, self._stopping, self._predicting, self._study = None, False, False, None
         self._load()
 
     # What is shown
 
     def _to_show(self) -> int | None:
-        """The pinned round; else the latest where nothing tells which is better; else the best."""
+        """The pinned round; else the latest where nothing, nor the user, tells which is better; else the best."""
         if self.pinned is not None:
             return self.pinned
         rounds = self.history.rounds
         if not rounds:
             return None
-        return rounds[-1].number if rounds[-1].outcome == "unverified" else self.history.best or None
+        undecided = rounds[-1].outcome == "unverified" and self.history.roles.taken != len(rounds)
+        return rounds[-1].number if undecided else self.history.best
 
     def title_of(self, number: int | None) -> str:
         """What the prediction layer is called while it shows a round."""
         rounds = self.history.rounds
         if number is None or not rounds:
             return "prediction: no round yet"
-        this, last = rounds[number - 1], rounds[-1]
+        last = rounds[-1]
+        name = f"round {number}, {rounds[number - 1].outcome}" if number else "the first teacher"
         if self.pinned is not None:
-            return f"prediction: round {number}, {this.outcome} (pinned)"
-        if number != last.number:
-            return f"prediction: round {last.number} not better, showing round {number}"
-        return f"prediction: round {number}, {this.outcome}"
+            title = f"{name} (pinned)"
+        elif number == last.number:
+            title = name
+        elif self.history.roles.taken == len(rounds):
+            title = f"round {number}, taken" if number else "the first teacher, taken"
+        else:
+            title = f"round {last.number} not better, showing {f'round {number}' if number else 'the teacher'}"
+        landing = self._work.busy and number == last.number
+        whole = not number or landing or number in self.history.predicted
+        return f"prediction: {title}" if whole else f"prediction: {title}; this slide is not all predicted"
 
     def _show(self, number: int | None) -> None:
         if self.prediction is None or self._result is None:
             return
         if number is None:
-            if self.history.rounds:
-                last = self.history.rounds[-1].number
-                self.prediction.show(self._result.run, f"prediction: round {last} not better, showing the teacher")
-                self.shown = None
-            return
-        title = self.title_of(number)
-        if number == self.shown:
-            self.prediction.set_title(title)
-            return
+            self.prediction.hide()
+        elif number == self.shown and self.prediction.layer is not None:
+            self.prediction.set_title(self.title_of(number))
+        else:
+            self.prediction.show(self._run_of(number), self.title_of(number))
         self.shown = number
-        self.prediction.show(self._run_of(number), title)
+
+    def _prediction_name(self, number: int) -> str | None:
+        folder = self.history.folder
+        return None if folder is None else f"{folder.name}-{number:04d}"
 
     def _run_of(self, number: int) -> Run | None:
-        """The prediction of a round on this slide, if it is on disk."""
+        """The prediction of a round on this slide, if it is on disk; the teacher's own result for the first teacher."""
         assert self._result is not None
-        folder = self.history.folder
-        return None if folder is None else self._result.entry.prediction(f"{folder.name}-{number:04d}")
+        if number == FIRST_TEACHER:
+            return self._result.run
+        name = self._prediction_name(number)
+        try:
+            return None if name is None else self._result.entry.prediction(name)
+        except (HistodistillError, OSError):  # deleted while it was read; who writes it tells the user
+            logger.exception("the prediction %s cannot be read", name)
+            return None
 
     # Coming and going
 
     def _on_teacher(self) -> None:
         result = self._view.teacher.result
+        if self._study not in {None, self._view.teacher.study_folder}:
+            self._work.cancel()  # its news are of another study
+            self.progress, self._stopping, self._predicting, self._study = None, False, False, None
         if result is not self._result:
             if self.prediction is not None:
                 self.prediction.close(remove_layers=True)
+            if result is not None:
+                result.mask.edited.connect(self._on_edited)
             self._result, self.shown, self.pinned = result, None, None
             self.prediction = None if result is None else PredictionView(self._view, result)
             self.history = History()
@@ -368,44 +403,35 @@ class DistilControl:
                 self._load()
         self.changed.emit()
 
-    def _newest_distillation(self) -> Path | None:
-        found = Study.open(self._view.teacher.study_folder).distillations()
-        return found[-1] if found else None
+    def _on_edited(self, window: Window) -> None:
+        if self._result is not None and not self.history.normal_by_hand:
+            by_hand = bool((self._result.mask.hand[window] == NORMAL + 1).any())
+            self.history = replace(self.history, normal_by_hand=by_hand)
 
     def _load(self) -> None:
         if self._result is not None:
-            request = _HistoryRequest(self._view.teacher.study_folder, self._result.entry.fingerprint)
-            self._loading.start(ThreadJob(_load_history, request), done=self._on_loaded)
+            request = HistoryRequest(self._view.teacher.study_folder, self._result.entry.fingerprint)
+            self._loading.start(ThreadJob(load_history, request), done=self._on_loaded)
         self.changed.emit()
 
     def _on_loaded(self, history: History) -> None:
-        self.history = history
-        self._show(self._to_show())
+        before, self.history = self.history, history
+        if history.folder != before.folder:
+            self.pinned = self.shown = None
+        elif self._work.busy and len(history.rounds) < len(before.rounds):  # read before the last round was over
+            self.history = replace(history, rounds=before.rounds, roles=before.roles)
+        number = self._to_show()
+        if number is not None or not self._work.busy:  # a preview stays
+            self._show(number)
+        run = self._run_of(number) if number and self._result is not None else None
+        if run is not None and self.prediction is not None:
+            self.prediction.follow(run)
         self.changed.emit()
 
     def close(self) -> None:
         """Stop the rounds."""
         self._work.cancel()
         self._loading.cancel()
+        self._taking.cancel()
         if self.prediction is not None:
             self.prediction.close()
-
-
-@dataclass(frozen=True)
-class _HistoryRequest:
-    study: Path
-    fingerprint: str
-
-
-def _load_history(request: _HistoryRequest, control: JobControl) -> History:
-    """What a study holds of rounds, and the labels of its slides."""
-    control.progress(0, 0, "Opening the rounds")
-    study = Study.open(request.study)
-    entries = study.slides()
-    label = next((e.label for e in entries if e.fingerprint == request.fingerprint), SlideLabel.UNKNOWN)
-    normal = sum(e.label is SlideLabel.NORMAL for e in entries if e.fingerprint != request.fingerprint)
-    folders = study.distillations()
-    if not folders:
-        return History(label=label, normal_slides=normal)
-    rounds = Rounds.open(folders[-1])
-    return History(folders[-1], tuple(rounds.rounds), rounds.roles, label, normal)

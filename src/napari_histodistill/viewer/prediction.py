@@ -14,10 +14,11 @@ from napari_histodistill.viewer.editing import clip_window, window_of
 from napari_histodistill.viewer.geometry import visible_window
 from napari_histodistill.viewer.layers import Role, add_layer, difference_layer, prediction_layer
 from napari_histodistill.viewer.masking import MaskRequest, blocks_of, blocks_under, compute_masks, nearest_first
+from napari_histodistill.viewer.pacing import Pacer
 from napari_histodistill.viewer.work import Latest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from napari.layers import Labels
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from napari_histodistill.jobs import Progress
     from napari_histodistill.study import Run
     from napari_histodistill.viewer.editing import Mask, Window
-    from napari_histodistill.viewer.result import ResultView
+    from napari_histodistill.viewer.result import MaskSettings, ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
 
 ADDED, REMOVED = 1, 2
@@ -54,10 +55,15 @@ class PredictionView:
         self._difference: Mask | None = None
         self._blocks = blocks_of(result.mask.shape)
         self._pending: set[int] = set()
+        self._stale: set[int] = set()
+        """Blocks that still show what was shown before."""
         self._masking = Latest(view.runner)
+        self._pacer = Pacer(view.runner, lambda _window: None)
         self._run: Run | None = None
+        self._made_with: tuple[MaskSettings, int] | None = None
         self._title = ""
         result.mask.edited.connect(self._on_edited)
+        result.mask.computed_changed.connect(self._on_pseudo_mask)
 
     @property
     def layer(self) -> Labels | None:
@@ -76,12 +82,36 @@ class PredictionView:
         self._run = run
         self._pending.clear()
         self._masking.cancel()
-        self._computed[:] = 0
         self._ensure_layer()
         self.set_title(title)
-        self._lay_over((slice(0, self.data.shape[0]), slice(0, self.data.shape[1])))
+        self._stale = set(range(len(self._blocks)))
         if run is not None:
+            self._stale -= run.record.finished
             self._want(run.record.finished)
+        self._pacer.run(self._blanking())
+
+    def follow(self, run: Run) -> None:
+        """Show all that has landed of the round that is shown."""
+        self._run = run
+        self._want(run.record.finished)
+
+    def hide(self) -> None:
+        """Take the layers away: there is nothing to show."""
+        self._run = None
+        self._masking.cancel()
+        self._pending.clear()
+        self.show_difference(on=False)
+        if self.layer is not None:
+            self._view.viewer.layers.remove(self.layer)
+        self._computed, self.data = np.zeros(self.data.shape, np.uint8), np.zeros(self.data.shape, np.uint8)
+
+    def _blanking(self) -> Iterator[Window]:
+        """Lay corrections alone over the blocks that nothing is known of, piece by piece."""
+        while self._stale:
+            window = self._blocks[self._stale.pop()]
+            self._computed[window] = 0
+            self._lay_over(window)
+            yield window
 
     def land(self, run: Run, window: Window) -> None:
         """Show a window that has landed on disk."""
@@ -95,6 +125,7 @@ class PredictionView:
         height, width = preview.probability.shape
         window = clip_window(window_of(preview.y, preview.x, height, width), self.data.shape)
         settings = self._result.settings
+        self._stale.difference_update(blocks_under(window, self.data.shape))
         self._computed[window] = mask_region(
             preview.probability,
             self._result.tissue_on_grid()[window],
@@ -114,26 +145,28 @@ class PredictionView:
         if self.layer is not None:
             self.layer.name = title
 
-    def refresh(self) -> None:
-        """Follow a new threshold, smoothing or tissue."""
-        if self._run is not None:
-            self._want(self._run.record.finished)
-
     def show_difference(self, on: bool) -> None:
         """Show where prediction and pseudo-mask disagree, or no longer."""
         layer = self.difference
         if on and layer is None:
-            self._difference = np.zeros_like(self.data)
+            self._difference = np.zeros(self.data.shape, np.uint8)
             add_layer(self._view.viewer, difference_layer(self._view.slide, self._view.frame, self._difference))
-            self._compare((slice(0, self.data.shape[0]), slice(0, self.data.shape[1])))
+            self._pacer.run(self._comparing())
         elif not on and layer is not None:
             self._view.viewer.layers.remove(layer)
             self._difference = None
 
+    def _comparing(self) -> Iterator[Window]:
+        for window in self._blocks:
+            self._compare(window)
+            yield window
+
     def close(self, *, remove_layers: bool = False) -> None:
         """Stop the work and, if asked, take the layers away."""
         self._masking.cancel()
+        self._stale.clear()
         self._result.mask.edited.disconnect(self._on_edited)
+        self._result.mask.computed_changed.disconnect(self._on_pseudo_mask)
         if remove_layers:
             for layer in (self.layer, self.difference):
                 if layer is not None:
@@ -163,10 +196,11 @@ class PredictionView:
         seen = visible_window(layer) if layer is not None else self._blocks[0]
         windows = nearest_first((self._blocks[index] for index in self._pending), seen)
         self._pending = set()
-        settings = self._result.settings
+        settings, tissue = self._result.settings, self._result.tissue_on_grid(self._run)
+        self._made_with = settings, id(tissue.mask)
         request = MaskRequest(
             self._run.probability.levels[0],
-            self._result.tissue_on_grid(self._run),
+            tissue,
             settings.threshold,
             settings.smoothing_um,
             self._result.entry.grid.pixel_size_um,
@@ -176,6 +210,7 @@ class PredictionView:
 
     def _on_block(self, progress: Progress) -> None:
         block = progress.payload
+        self._stale.difference_update(blocks_under(block.window, self.data.shape))
         self._computed[block.window] = block.mask
         self._lay_over(block.window)
 
@@ -186,7 +221,16 @@ class PredictionView:
             show_thumbnail(self.layer)
 
     def _on_edited(self, window: Window) -> None:
-        self._lay_over(window)
+        if self.layer is not None:
+            self._lay_over(window)
+
+    def _on_pseudo_mask(self, window: Window) -> None:
+        """The pseudo-mask was computed anew: where threshold, smoothing or tissue are others, follow them."""
+        self._compare(window)
+        now = self._result.settings, id(self._result.tissue_on_grid().mask)
+        if self._run is not None and self._made_with is not None and self._made_with != now:
+            self._made_with = now
+            self._want(self._run.record.finished)
 
     def _lay_over(self, window: Window) -> None:
         """Corrections win over what the round says, wherever it says something."""

@@ -33,6 +33,7 @@ from napari_histodistill.widgets.teacher import DEVICES, time_left
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
+    from qtpy.QtGui import QHideEvent
 
     from napari_histodistill.distill.rounds import Round
     from napari_histodistill.viewer.distil import DistilControl
@@ -162,9 +163,6 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.pin_button, self.follow_button, self.take_button = (
             QPushButton(text) for text in ("Look at it", "Follow again", "Go on from it")
         )
-        self.pin_button.setToolTip("Show the chosen round, whatever comes")
-        self.follow_button.setToolTip("Show the best round again or, where nothing tells which is best, the latest")
-        self.take_button.setToolTip("Make the chosen round the best model: it teaches the next round")
         self.pin_button.clicked.connect(self._pin)
         self.follow_button.clicked.connect(lambda: self._do(lambda control: control.pin(None)))
         self.take_button.clicked.connect(self._take)
@@ -173,15 +171,18 @@ class DistilWidget(ControlPanel["DistilControl"]):
     # What the user does
 
     def _start(self) -> None:
-        control = self.control
-        if control is None:
+        self._keep_choices()
+        self._do(lambda control: control.start())
+
+    def _keep_choices(self) -> None:
+        """Tell the control what is chosen, which outlives this dock and a look at another slide."""
+        if self.control is None:
             return
-        chosen = control.settings
+        chosen = self.control.settings
         chosen.rounds, chosen.epochs = self.rounds.value(), self.epochs.value()
         chosen.scope, chosen.most_tiles = self.scope.currentData(), self.tiles.value()
         chosen.correction_weight, chosen.recipe = self.weight.value(), self.recipe.currentText()
         chosen.device = self.devices.currentData()
-        control.start()
 
     def _chosen_round(self) -> int | None:
         rows = self.table.selectionModel().selectedRows()
@@ -209,6 +210,10 @@ class DistilWidget(ControlPanel["DistilControl"]):
 
     # What is shown
 
+    def _on_current(self, view: OpenSlideView | None) -> None:
+        self._keep_choices()
+        super()._on_current(view)
+
     def _begin(self, view: OpenSlideView) -> None:
         self._of_view.follow(view.distil.changed, self._show)
         chosen = view.distil.settings
@@ -216,6 +221,14 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.epochs.setValue(chosen.epochs)
         self.tiles.setValue(chosen.most_tiles)
         self.weight.setValue(chosen.correction_weight)
+        self.scope.setCurrentIndex(list(Scope).index(chosen.scope))
+        self.recipe.setCurrentText(chosen.recipe)
+        self.devices.setCurrentIndex(list(DEVICES.values()).index(chosen.device))
+
+    def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 - Qt's name
+        """Keep what is chosen: the dock may be about to close."""
+        self._keep_choices()
+        super().hideEvent(event)
 
     def _show(self) -> None:
         control = self.control
@@ -281,10 +294,22 @@ class DistilWidget(ControlPanel["DistilControl"]):
 
     def _show_buttons(self) -> None:
         control = self.control
-        chosen = control is not None and self._chosen_round() is not None
-        self.pin_button.setEnabled(chosen)
-        self.take_button.setEnabled(chosen and control is not None and not control.state.busy)
-        self.follow_button.setEnabled(control is not None and control.pinned is not None)
+        rounds = control is not None and bool(control.history.rounds)
+        none = "Choose a round in the list first" if rounds else "No round has been done yet"
+        no_choice = "" if control is not None and self._chosen_round() is not None else none
+        busy = "Wait until the rounds are over, or stop them" if control is not None and control.state.busy else ""
+        following = "" if control is not None and control.pinned is not None else "No round is kept on screen"
+        for button, reason, what in (
+            (self.pin_button, no_choice, "Show the chosen round, whatever comes"),
+            (self.take_button, no_choice or busy, "Make the chosen round the best model: it teaches the next round"),
+            (
+                self.follow_button,
+                following,
+                "Show the best round again or, where nothing tells which is best, the latest",
+            ),
+        ):
+            button.setEnabled(not reason)
+            button.setToolTip(reason or what)
 
 
 def _score(value: float | None) -> str:

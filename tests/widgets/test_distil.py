@@ -1,0 +1,279 @@
+"""The "Distil" dock in a real window: its controls, what it says where it cannot, and jobs that fail or are left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+import tifffile
+from napari.utils.notifications import notification_manager
+
+from napari_histodistill.distill import Begun, StudyResult, distill_study
+from napari_histodistill.distill.rounds import Round
+from napari_histodistill.jobs import ProcessJob, ThreadJob
+from napari_histodistill.mil.settings import Epoch
+from napari_histodistill.slide import open_slide
+from napari_histodistill.study import SlideLabel, Study
+from napari_histodistill.viewer.distil import DistilState, Scope
+from napari_histodistill.viewer.layers import Role
+from napari_histodistill.widgets.session import session_of
+
+pytestmark = pytest.mark.viewer
+PLUGIN = "napari-histodistill"
+SIDE = 1024
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A pink slide of 1,024 px at 0.5 µm and its study: tumour in the right half."""
+    monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "pink.tiff"
+    picture = np.broadcast_to(np.array([225, 150, 190], np.uint8), (SIDE, SIDE, 3))
+    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4), resolutionunit=3)
+    with open_slide(path) as slide:
+        entry = Study.create(tmp_path / "study").add_slide(slide, target_mpp=3.0)
+    entry.save_tissue(np.ones((100, 100), np.uint8), settings={})
+    run = entry.new_run({})
+    probability = np.zeros(entry.grid.shape, np.uint8)
+    probability[:, 85:] = 255
+    run.probability.write(0, 0, probability)
+    with run.replace_pseudo_mask() as target:
+        target.write(0, 0, np.where(probability > 0, 1, 2).astype(np.uint8))
+    entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
+    return path, tmp_path / "study"
+
+
+class Work:
+    """What is done in place of rounds: holds the study's lock, tells of a round, and ends when it is let or told to."""
+
+    def __init__(self):
+        self.requests, self.go_on = [], threading.Event()
+        self.error = None
+
+    def __call__(self, request, control):
+        self.requests.append(request)
+        if self.error is not None:
+            raise self.error
+        study = Study.open(request.study)
+        with study.distillation_lock():
+            control.progress(0, 0, "Round 1 begins", Begun(study.folder / "distillations" / "0001", 1))
+            control.progress(1, 2, "Training", Epoch(1, 0.7, {"kd": 0.7}, 0.5, 1.0))
+            while not self.go_on.wait(0.01):
+                control.checkpoint()
+            control.progress(2, 2, "Round 1", Round(1, "teacher", "teacher", 0.6, 0.5, "promoted"))
+        return StudyResult(study.folder, ())
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """Work on a thread, so that the tests can say when it goes on."""
+    work = Work()
+    monkeypatch.setattr(
+        "napari_histodistill.viewer.distil.ProcessJob", lambda _function, request: ThreadJob(work, request)
+    )
+    yield work
+    work.go_on.set()
+
+
+@pytest.fixture
+def dock(window):
+    widget = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Distil")[1]
+    window.settle()
+    return widget
+
+
+def open_result(window, made):
+    window.viewer.open(made[0], plugin=PLUGIN)
+    window.settle()
+    view = session_of(window.viewer).current
+    view.teacher.choose_study(made[1])
+    window.wait(lambda: view.teacher.result is not None)
+    window.settle()
+    return view
+
+
+@pytest.fixture
+def view(window, dock, made):
+    return open_result(window, made)
+
+
+def choices(dock):
+    return (dock.label, dock.scope, dock.rounds, dock.more)
+
+
+def said():
+    return [record.message for record in notification_manager.records]
+
+
+def test_each_disabled_state_has_its_reason_in_words(window, dock, made):
+    assert dock.reason.message == "Open a slide first."
+    assert not any(widget.isEnabled() for widget in (*choices(dock), dock.start_button, dock.stop_button))
+    window.viewer.open(made[0], plugin=PLUGIN)
+    window.settle()
+    assert "run the teacher on this slide first" in dock.reason.message
+    assert not dock.start_button.isEnabled()
+    view = session_of(window.viewer).current
+    view.teacher.choose_study(made[1])
+    window.wait(lambda: not dock.reason.message)
+    assert all(widget.isEnabled() for widget in (*choices(dock), dock.start_button))
+    assert dock.title.text() == "No round has been done yet."
+    for button in (dock.pin_button, dock.take_button):
+        assert not button.isEnabled()
+        assert button.toolTip() == "No round has been done yet"
+    assert dock.follow_button.toolTip() == "No round is kept on screen"
+    assert "Say whether this slide holds tumour" in dock.advice.message
+
+
+def test_every_choice_reaches_the_job_and_outlives_the_dock(window, dock, view, made, work):
+    dock.label.setCurrentIndex(1)
+    dock.label.activated.emit(1)
+    window.wait(lambda: view.distil.history.label is SlideLabel.TUMOUR)
+    assert Study.open(made[1]).slides()[0].label is SlideLabel.TUMOUR
+    dock.scope.setCurrentIndex(list(Scope).index(Scope.STUDY))
+    dock.rounds.setValue(7)
+    dock.epochs.setValue(2)
+    dock.tiles.setValue(120)
+    dock.weight.setValue(8)
+    dock.recipe.setCurrentText("reversal")
+    dock.devices.setCurrentText(next(dock.devices.itemText(i) for i in range(9) if dock.devices.itemData(i) == "cpu"))
+    window.viewer.window.remove_dock_widget(dock)
+    window.settle()
+    again = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Distil")[1]
+    window.settle()
+    again.start_button.click()
+    window.wait(lambda: work.requests)
+    (request,) = work.requests
+    assert (request.rounds, request.epochs, request.most_tiles, request.correction_weight) == (7, 2, 120, 8)
+    assert (request.learn, request.device, request.recipe.start) == ((), "cpu", "reversal")
+    work.go_on.set()
+    window.wait(lambda: not view.distil.state.busy)
+
+
+def test_start_pause_and_stop_and_what_is_on_screen_meanwhile(window, dock, view, work):
+    dock.start_button.click()
+    window.wait(lambda: view.distil.epochs)
+    assert not any(widget.isEnabled() for widget in (*choices(dock), dock.start_button))
+    assert dock.pause_button.isEnabled()
+    assert dock.stop_button.isEnabled()
+    assert dock.bar.isVisible()
+    assert "Learning" in dock.status.text()
+    assert dock.curves.isVisible()
+    dock.pause_button.click()
+    assert view.distil.state is DistilState.PAUSED
+    assert dock.pause_button.text() == "Go on"
+    dock.pause_button.click()
+    assert dock.pause_button.text() == "Pause"
+    dock.stop_button.click()
+    window.wait(lambda: view.distil.state is DistilState.READY)
+    assert dock.start_button.isEnabled()
+    assert not dock.bar.isVisible()
+    assert not dock.stop_button.isEnabled()
+    assert view.layer(Role.PREDICTION) is None
+
+
+def test_a_round_is_in_the_list_and_on_screen_and_can_be_kept_there(window, dock, view, work):
+    work.go_on.set()
+    shown = []
+    view.distil.changed.connect(lambda: shown.append((dock.table.rowCount(), dock.title.text())))
+    dock.start_button.click()
+    window.wait(lambda: (1, "prediction: round 1, promoted") in shown)
+    window.wait(lambda: not view.distil.state.busy)
+
+
+def test_the_prediction_and_its_difference_are_switched_by_their_boxes(window, dock, view):
+    assert not dock.show_prediction.isEnabled()
+    assert not dock.show_difference.isEnabled()
+    view.distil.prediction.show(view.teacher.result.run, "prediction")
+    view.distil.changed.emit()
+    window.settle()
+    dock.show_prediction.click()
+    assert not view.layer(Role.PREDICTION).visible
+    dock.show_prediction.click()
+    assert view.layer(Role.PREDICTION).visible
+    dock.show_difference.click()
+    assert view.layer(Role.DIFFERENCE) is not None
+    assert all(label.isVisibleTo(dock) for label in dock.legend)
+    dock.show_difference.click()
+    assert view.layer(Role.DIFFERENCE) is None
+
+
+def test_memory_that_runs_out_is_told_in_plain_words_and_napari_goes_on(window, dock, view, work):
+    work.error = RuntimeError(
+        "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+    )
+    dock.start_button.click()
+    window.wait(lambda: work.requests and not view.distil.state.busy)
+    assert any("Memory ran out" in message for message in said())
+    assert not any("report it" in message for message in said())
+    work.error = None
+    dock.start_button.click()
+    window.wait(lambda: view.distil.epochs)
+    work.go_on.set()
+    window.wait(lambda: not view.distil.state.busy)
+
+
+@pytest.mark.parametrize("lost", ["slide", "study"])
+def test_a_slide_or_study_that_is_lost_is_told_and_napari_goes_on(window, dock, view, made, lost):
+    path, study = made
+    if lost == "slide":
+        path.unlink()
+    else:
+        shutil.rmtree(study)
+    dock.start_button.click()
+    window.wait(lambda: not view.distil.state.busy, seconds=240)
+    expected = "no longer there" if lost == "slide" else "does not exist"
+    assert any(expected in message for message in said()), said()
+    assert not any("report it" in message for message in said())
+    assert dock.start_button.isEnabled()
+    view.layer(Role.PSEUDO_MASK).visible = False  # the viewer is alive
+    window.settle()
+
+
+def threads():
+    return {t.name for t in threading.enumerate() if t.name.startswith("histodistill")}
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_closing_the_slide_while_rounds_are_done_leaves_no_thread_and_no_process(window, dock, view, monkeypatch):
+    jobs = []
+
+    def start(*args):
+        jobs.append(ProcessJob(distill_study, *args[1:]))
+        return jobs[-1]
+
+    monkeypatch.setattr("napari_histodistill.viewer.distil.ProcessJob", start)
+    before = threads()
+    dock.start_button.click()
+    window.wait(lambda: view.distil.progress is not None, seconds=240)
+    window.viewer.layers.clear()
+    window.settle()
+    assert dock.reason.message == "Open a slide first."
+    window.wait(lambda: gone(jobs[0].pid) and not threads() - before, seconds=120)
+
+
+def test_two_viewers_on_one_study_do_not_disturb_each_other(window, dock, view, made, work, make_napari_viewer):
+    second = type(window)(make_napari_viewer(show=True))
+    other = second.viewer.window.add_plugin_dock_widget(PLUGIN, "Distil")[1]
+    other_view = open_result(second, made)
+    assert other_view is not view
+    dock.start_button.click()
+    window.wait(lambda: view.distil.epochs)
+    assert not other_view.distil.state.busy
+    assert other.start_button.isEnabled()
+    other.start_button.click()
+    second.wait(lambda: len(work.requests) == 2 and not other_view.distil.state.busy)
+    assert any("in use by another process" in message for message in said())
+    assert view.distil.state.busy
+    assert not other_view.distil.epochs
+    work.go_on.set()
+    window.wait(lambda: not view.distil.state.busy)
