@@ -1,6 +1,7 @@
 # make demo   set up what is missing, segment a generated slide, leave a picture in demo-out/
 # make test   set up what is missing, run every test (in a virtual screen)
 # make lint   ruff and mypy          make bench   the measured comparisons
+# make walkthrough   the whole loop in a window, with the mouse: pictures and figures in build/walkthrough
 #
 # PYTHON=python3.12 picks another Python (3.11 or newer). PIP_ARGS is handed to pip, for example
 # PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for the small CPU build of torch.
@@ -12,7 +13,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench walkthrough clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -28,6 +29,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@scripts/with-display $(BIN)/python -m pytest tests/benchmarks -s --override-ini "addopts=-ra --import-mode=importlib"
+
+walkthrough: $(VENV)/.dev
+	@PYTHONPATH=scripts scripts/with-display $(BIN)/python -m walkthrough $(WALK_ARGS)
 
 # The environment: one stamp for what the command line needs, one more for tests and a window.
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python

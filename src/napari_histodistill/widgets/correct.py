@@ -24,7 +24,7 @@ from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.viewer.colours import IGNORE_COLOUR, NORMAL_COLOUR, REMOVED_COLOUR, TUMOUR_COLOUR
 from napari_histodistill.viewer.correct import DEFAULT_AMOUNTS, DEFAULT_BRUSH, KEYS, BrushUnit, Tool
 from napari_histodistill.viewer.shaping import Shaping
-from napari_histodistill.widgets.parts import INFO, Banner, Follower, Panel, Slider, WrappedLabel, row, swatch
+from napari_histodistill.widgets.parts import INFO, Banner, Follower, Panel, Slider, WrappedLabel, narrow, row, swatch
 from napari_histodistill.widgets.session import session_of, unwrapped
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class CorrectWidget(Panel):
     napari_viewer : napari.viewer.Viewer
     """
 
+    step = (3, "Correct")
+
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = session_of(napari_viewer)
@@ -127,7 +129,7 @@ class CorrectWidget(Panel):
         self.unit.setFixedWidth(94)
         self.unit.activated.connect(lambda: self._do(lambda control: control.set_brush(unit=self.unit.currentData())))
         section.addLayout(row(self.brush, self.unit, stretch=0))
-        self.outside = QComboBox()
+        self.outside = narrow(QComboBox())
         self.outside.setToolTip("Painting where no tissue was found: refused, or it counts as tissue from then on")
         self.outside.addItems(["do not paint", "paint all the same"])
         self.outside.activated.connect(lambda index: self._do(lambda control: control.set_extend(index == 1)))
@@ -159,7 +161,7 @@ class CorrectWidget(Panel):
 
     def _build_shapings(self) -> None:
         section = self.section("Change the mask")
-        self.scope = QComboBox()
+        self.scope = narrow(QComboBox())
         self.scope.addItems(["what is in view", "the whole slide"])
         self.scope.activated.connect(lambda index: self._do(lambda control: control.set_scope(whole_slide=index == 1)))
         section.addLayout(row(QLabel("Where"), self.scope, stretch=1))
@@ -204,7 +206,7 @@ class CorrectWidget(Panel):
             for key, (text, _) in KEYS.items()
         )
         keys = QCollapsible("Keys")
-        keys.addWidget(QLabel(f"<table>{lines}</table>"))
+        keys.addWidget(WrappedLabel(f"<table>{lines}</table>"))
         self.column.addWidget(keys)
 
     # What the user does

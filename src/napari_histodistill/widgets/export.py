@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.export import ExportOptions
 from napari_histodistill.viewer.export import ExportState
-from napari_histodistill.widgets.parts import INFO, Banner, Follower, Panel, WrappedLabel, row
+from napari_histodistill.widgets.parts import INFO, Banner, Follower, Panel, WrappedLabel, narrow, row
 from napari_histodistill.widgets.session import session_of
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class ExportWidget(Panel):
     ----------
     napari_viewer : napari.viewer.Viewer
     """
+
+    step = (5, "Export")
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
@@ -127,7 +129,8 @@ class ExportWidget(Panel):
         self.copy_button.setToolTip("A Labels layer for other plugins; what is done to it is not kept in the study")
         section.addLayout(row(QLabel("What"), self.copy_what, stretch=1))
         section.addLayout(row(QLabel("Pixels of"), self.copy_mpp, stretch=1))
-        section.addLayout(row(self.visible_only, self.copy_button))
+        section.addWidget(self.visible_only)
+        section.addWidget(self.copy_button)
         self.copy_button.clicked.connect(self._copy)
 
     def _build_work(self) -> None:
@@ -241,9 +244,7 @@ class ExportWidget(Panel):
 
 def _choice(entries: dict[str, str]) -> QComboBox:
     """A box to choose from, no wider than the panel."""
-    box = QComboBox()
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(8)
+    box = narrow(QComboBox())
     for name, value in entries.items():
         box.addItem(name, value)
     return box

@@ -22,7 +22,7 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slide.metadata import checked_mpp
 from napari_histodistill.slide.tissue import TissueSettings
 from napari_histodistill.viewer.work import tell
-from napari_histodistill.widgets.parts import WARN, Banner, Facts, Follower, Panel, Slider, WrappedLabel, row
+from napari_histodistill.widgets.parts import WARN, Banner, Facts, Follower, Panel, Slider, WrappedLabel, narrow, row
 from napari_histodistill.widgets.session import session_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class SlideWidget(Panel):
     ----------
     napari_viewer : napari.viewer.Viewer
     """
+
+    step = (1, "Slide")
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
@@ -127,11 +129,11 @@ class SlideWidget(Panel):
         self.icc.setToolTip("Converts the pixels to sRGB with the profile in the file")
         self.icc.toggled.connect(self._set_icc)
         section.addWidget(self.icc)
-        self.pictures = QComboBox()
+        self.pictures = narrow(QComboBox())
         self.picture_button = QPushButton("Show")
         self.picture_button.setToolTip("Opens the picture in a window of its own")
         self.picture_button.clicked.connect(self._show_picture)
-        section.addLayout(row(QLabel("Beside the slide"), self.pictures, self.picture_button, stretch=1))
+        section.addLayout(row(QLabel("Picture"), self.pictures, self.picture_button, stretch=1))
         section.addWidget(WrappedLabel("<i>Label and overview pictures can carry the patient's name.</i>"))
 
     # The slide

@@ -58,6 +58,8 @@ class TeacherWidget(Panel):
     napari_viewer : napari.viewer.Viewer
     """
 
+    step = (2, "Teacher")
+
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = session_of(napari_viewer)
