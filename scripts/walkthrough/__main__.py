@@ -16,13 +16,12 @@ import napari
 
 from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.grid import WorkingGrid
-from walkthrough.bare import beyond_bare, drive_bare
+from walkthrough.bare import BARE, beyond_bare
+from walkthrough.beside import SIZE, bare_holds, painting
 from walkthrough.hand import Hand
-from walkthrough.painting import compare_painting
 from walkthrough.story import NORMAL, PANELS, TUMOUR, Plan, Story
 from walkthrough.watchdog import MemoryGauge, Watchdog
 
-SIZE = (1600, 1000)
 SMALL = (1366, 768)
 REAL = "crc-section-pyramid.tiff"
 
@@ -85,18 +84,18 @@ def walk(plan: Plan, out: Path, work: Path) -> dict[str, Any]:
     """Go through a plan, measure beside it, write the pictures; gives what was measured."""
     started = time.monotonic()
     shutil.rmtree(out, ignore_errors=True)
-    bare, viewer = napari.Viewer(), napari.Viewer()
-    for each in (bare, viewer):
-        each.window._qt_window.resize(*SIZE)  # noqa: SLF001 - napari has no public name for its main window
-    hand, watchdog, gauge = Hand(viewer), Watchdog(), MemoryGauge()
-    hand.pause(1)
     with open_slide(plan.slide) as slide:
-        drive_bare(bare, plan, watchdog, WorkingGrid.for_slide(slide, 3.0).shape)
+        holds_of_bare = bare_holds(plan, WorkingGrid.for_slide(slide, 3.0).shape)
+    viewer = napari.Viewer()
+    hand, watchdog, gauge = Hand(viewer), Watchdog(), MemoryGauge()
+    watchdog.holds += holds_of_bare
+    hand.window.resize(*SIZE)
+    hand.pause(1)
     beside: dict[str, Any] = {}
 
     def measure() -> None:
         with gauge.held(), watchdog.doing("measure"):
-            beside.update(compare_painting(bare, work / "beside", prediction=True))
+            beside.update(painting(hand, work / "beside", prediction=True))
             beside["learnt_all_the_time"] = story.view.distil.state.busy
 
     story = Story(viewer, replace(plan, while_learning=measure), out, watchdog)
@@ -107,13 +106,15 @@ def walk(plan: Plan, out: Path, work: Path) -> dict[str, Any]:
         if story.pictures:
             story.picture("end")
     with gauge.held(), watchdog.doing("measure"):
-        alone = compare_painting(bare, work / "alone", prediction=False)
-    for each in (viewer, bare):
-        each.close()
+        alone = painting(hand, work / "alone", prediction=False)
+    viewer.close()
     hand.pause(2)
     watchdog.stop()
     gauge.stop()
-    holds = sorted((h for h in watchdog.holds if h.activity != "measure"), key=lambda h: -h.seconds)
+    holds = sorted(
+        (h for h in watchdog.holds if h.activity != "measure" and not h.activity.startswith(BARE)),
+        key=lambda h: -h.seconds,
+    )
     blocks, cpu_blocks = beyond_bare(watchdog), beyond_bare(watchdog, cpu=True)
     return {
         "slide": plan.slide.name,

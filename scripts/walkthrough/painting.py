@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 GRID: Final = (10_000, 12_500)
 """Working grid of a slide of 100,000 x 80,000 px at 0.25 µm/px, at 2 µm/px."""
-STROKES, DABS = 8, 6
+STROKES, DABS = 6, 6
 
 
 def compare_painting(viewer: Any, folder: Path, *, prediction: bool, strokes: int = STROKES) -> dict[str, Any]:

@@ -199,6 +199,7 @@ class Story:
         with self.watchdog.doing("learn"):
             self.hand.click(panel.start_button)
             self.figures["first_refresh_s"] = self.hand.wait(self._has_tiles, self.plan.patience_s, "a preview")
+            self._note_title()
         self.picture("preview")
         self._note_title()
         self._paint(self.plan.meanwhile)
@@ -283,7 +284,7 @@ class Story:
 
     def _note_title(self) -> None:
         layer = self.view.layer(Role.PREDICTION)
-        if layer is not None and layer.name not in self.titles:
+        if layer is not None and layer.name not in self.titles[-1:]:
             self.titles.append(layer.name)
 
 

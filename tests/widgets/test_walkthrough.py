@@ -45,10 +45,9 @@ def test_the_loop_keeps_corrections_says_what_it_shows_and_leaves_nothing_behind
     story.tell()
     assert story.figures["corrected_pixels"] > 100
     assert story.figures["corrected_pixels_changed"] == 0
-    assert story.titles[0] == "preview of round 1 (still learning)"
-    assert "prediction: round 1, unverified" in story.titles
-    assert "prediction: round 1, unverified (pinned)" in story.titles
-    assert story.titles[-1] == "prediction: round 1, unverified"
+    round_1 = "prediction: round 1, unverified"
+    assert story.titles[-3:] == [round_1, f"{round_1} (pinned)", round_1]
+    assert set(story.titles[:-3]) <= {"preview of round 1 (still learning)"}  # a quick round leaves no time to see it
 
     panel = story.panel("Distil")
     story.hand.click(panel.start_button)

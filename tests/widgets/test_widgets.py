@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
-from qtpy.QtWidgets import QDialog, QDockWidget
+from qtpy.QtWidgets import QDialog, QDockWidget, QTabBar
 
 from napari_histodistill.slide.synthetic import draw_slide, write_slide
 from napari_histodistill.study import RunState, Study
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.teacher import TeacherState, default_study_folder
-from napari_histodistill.widgets.parts import Banner
+from napari_histodistill.widgets.parts import MINIMUM_WIDTH, Banner
 from napari_histodistill.widgets.session import session_of
 
 pytestmark = pytest.mark.viewer
@@ -69,6 +69,21 @@ def test_both_widgets_fit_a_small_laptop_and_share_one_place(window, widgets):
     docks = [dock for dock in main.findChildren(QDockWidget) if dock.isAncestorOf(widgets[0])]
     assert len(main.tabifiedDockWidgets(docks[0])) == 1
     assert all(widget.width() < 420 for widget in widgets)
+
+
+def test_no_dock_is_cut_off_and_tabs_stand_in_the_order_of_the_work(window):
+    main = window.viewer.window._qt_window
+    main.resize(1366, 768)
+    panels = []
+    for name in ("Export", "Slide", "Distil", "Teacher", "Correct"):
+        panels.append(window.viewer.window.add_plugin_dock_widget(PLUGIN, name)[1])
+        window.settle()
+    room = MINIMUM_WIDTH - panels[0].verticalScrollBar().sizeHint().width()
+    assert {panel.step[1]: panel.body.minimumSizeHint().width() > room for panel in panels} == dict.fromkeys(
+        ("Export", "Slide", "Distil", "Teacher", "Correct"), False
+    )
+    tabs = [[bar.tabText(i) for i in range(bar.count())] for bar in main.findChildren(QTabBar) if bar.count() > 1]
+    assert ["Slide", "Teacher", "Correct", "Distil", "Export"] in tabs
 
 
 def test_the_slide_widget_says_what_the_slide_is(window, widgets, slides_dir):

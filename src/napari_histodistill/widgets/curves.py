@@ -79,5 +79,5 @@ class Curves(QWidget):
             each.tick_params(colors=colour, labelsize="small")
             each.spines[:].set_color(colour)
         loss.set_xlim(0.5, len(epochs) + 0.5)
-        loss.xaxis.set_major_locator(MaxNLocator(integer=True))
+        loss.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         self._canvas.draw_idle()

@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_histodistill.distill import RECIPES
+from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.study import SlideLabel
 from napari_histodistill.viewer.colours import ADDED_COLOUR, GONE_COLOUR, PREDICTION_COLOUR, TUMOUR_COLOUR
 from napari_histodistill.viewer.distil import DistilState, Scope
@@ -295,7 +296,9 @@ class DistilWidget(Panel):
         self.bar.setValue(0 if progress is None else progress.done)
         parts = [state.value]
         if progress is not None and busy:
-            parts += [text for text in (progress.message, time_left(progress.eta)) if text]
+            news = progress.payload  # the figures of an epoch are in the curves
+            message = f"epoch {news.number} done" if isinstance(news, Epoch) else progress.message
+            parts += [text for text in (message, time_left(progress.eta)) if text]
         self.status.setText(" · ".join(parts) if busy else "")
         self.curves.show_epochs(control.epochs)
         self._show_layers(control)
