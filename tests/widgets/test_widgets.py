@@ -78,12 +78,14 @@ def test_no_dock_is_cut_off_and_tabs_stand_in_the_order_of_the_work(window):
     for name in ("Export", "Slide", "Distil", "Teacher", "Correct"):
         panels.append(window.viewer.window.add_plugin_dock_widget(PLUGIN, name)[1])
         window.settle()
-    room = MINIMUM_WIDTH - panels[0].verticalScrollBar().sizeHint().width()
-    assert {panel.step[1]: panel.body.minimumSizeHint().width() > room for panel in panels} == dict.fromkeys(
-        ("Export", "Slide", "Distil", "Teacher", "Correct"), False
-    )
-    tabs = [[bar.tabText(i) for i in range(bar.count())] for bar in main.findChildren(QTabBar) if bar.count() > 1]
-    assert ["Slide", "Teacher", "Correct", "Distil", "Export"] in tabs
+    cut_off = [panel.step[1] for panel in panels if panel.body.width() > panel.viewport().width()]
+    assert cut_off == []
+    assert max(panel.body.minimumSizeHint().width() for panel in panels) <= MINIMUM_WIDTH
+
+    def tabs():
+        return [[bar.tabText(i) for i in range(bar.count())] for bar in main.findChildren(QTabBar)]
+
+    window.wait(lambda: ["Slide", "Teacher", "Correct", "Distil", "Export"] in tabs(), seconds=20)
 
 
 def test_the_slide_widget_says_what_the_slide_is(window, widgets, slides_dir):
