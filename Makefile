@@ -2,6 +2,7 @@
 # make test   set up what is missing, run every test (in a virtual screen)
 # make lint   ruff and mypy          make bench   the measured comparisons
 # make accuracy   the tables of docs/results.md, from the shared data
+# make walkthrough   the whole loop in a window, with the mouse: pictures and figures in build/walkthrough
 #
 # PYTHON=python3.12 picks another Python (3.11 or newer). PIP_ARGS is handed to pip, for example
 # PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for the small CPU build of torch.
@@ -13,7 +14,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint bench accuracy clean
+.PHONY: demo test lint bench accuracy walkthrough clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -35,6 +36,9 @@ DATA ?= $(or $(HISTODISTILL_DATA),../shared/data)
 ONLY ?= *
 accuracy: $(VENV)/.dev
 	$(BIN)/python scripts/accuracy.py "$(DATA)" --only $(foreach pattern,$(ONLY),'$(pattern)')
+
+walkthrough: $(VENV)/.dev
+	@PYTHONPATH=scripts scripts/with-display $(BIN)/python -m walkthrough $(WALK_ARGS)
 
 # The environment: one stamp for what the command line needs, one more for tests and a window.
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
-from qtpy.QtWidgets import QDialog, QDockWidget
+from qtpy.QtWidgets import QDialog, QDockWidget, QTabBar
 
 from napari_histodistill.slide.synthetic import draw_slide, write_slide
 from napari_histodistill.study import RunState, Study
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.teacher import TeacherState, default_study_folder
-from napari_histodistill.widgets.parts import Banner
+from napari_histodistill.widgets.parts import MINIMUM_WIDTH, Banner
 from napari_histodistill.widgets.session import session_of
 
 pytestmark = pytest.mark.viewer
@@ -69,6 +69,23 @@ def test_both_widgets_fit_a_small_laptop_and_share_one_place(window, widgets):
     docks = [dock for dock in main.findChildren(QDockWidget) if dock.isAncestorOf(widgets[0])]
     assert len(main.tabifiedDockWidgets(docks[0])) == 1
     assert all(widget.width() < 420 for widget in widgets)
+
+
+def test_no_dock_is_cut_off_and_tabs_stand_in_the_order_of_the_work(window):
+    main = window.viewer.window._qt_window
+    main.resize(1366, 768)
+    panels = []
+    for name in ("Export", "Slide", "Distil", "Teacher", "Correct"):
+        panels.append(window.viewer.window.add_plugin_dock_widget(PLUGIN, name)[1])
+        window.settle()
+    cut_off = [panel.step[1] for panel in panels if panel.body.width() > panel.viewport().width()]
+    assert cut_off == []
+    assert max(panel.body.minimumSizeHint().width() for panel in panels) <= MINIMUM_WIDTH
+
+    def tabs():
+        return [[bar.tabText(i) for i in range(bar.count())] for bar in main.findChildren(QTabBar)]
+
+    window.wait(lambda: ["Slide", "Teacher", "Correct", "Distil", "Export"] in tabs(), seconds=20)
 
 
 def test_the_slide_widget_says_what_the_slide_is(window, widgets, slides_dir):

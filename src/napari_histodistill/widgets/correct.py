@@ -24,7 +24,17 @@ from napari_histodistill.viewer.colours import IGNORE_COLOUR, NORMAL_COLOUR, REM
 from napari_histodistill.viewer.correct import DEFAULT_AMOUNTS, DEFAULT_BRUSH, KEYS, BrushUnit, Tool
 from napari_histodistill.viewer.shaping import Shaping
 from napari_histodistill.widgets.dock import ControlPanel
-from napari_histodistill.widgets.parts import INFO, Banner, Slider, WrappedLabel, row, show_progress, silent, swatch
+from napari_histodistill.widgets.parts import (
+    INFO,
+    Banner,
+    Slider,
+    WrappedLabel,
+    narrow,
+    row,
+    show_progress,
+    silent,
+    swatch,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +83,8 @@ NO_PREVIEW: Final = "Each shows first what it would change. Nothing is changed u
 class CorrectWidget(ControlPanel["CorrectControl"]):
     """The "Correct" dock widget of a viewer."""
 
+    step = (3, "Correct")
+
     def _build(self, viewer: ViewerModel) -> None:
         self._controls: list[QWidget] = []
         self._build_tools()
@@ -112,7 +124,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
         self.unit.setFixedWidth(94)
         self.unit.activated.connect(lambda: self._do(lambda control: control.set_brush(unit=self.unit.currentData())))
         section.addLayout(row(self.brush, self.unit, stretch=0))
-        self.outside = QComboBox()
+        self.outside = narrow(QComboBox())
         self.outside.setToolTip("Painting where no tissue was found: refused, or it counts as tissue from then on")
         self.outside.addItems(["do not paint", "paint all the same"])
         self.outside.activated.connect(lambda index: self._do(lambda control: control.set_extend(index == 1)))
@@ -144,7 +156,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
 
     def _build_shapings(self) -> None:
         section = self.section("Change the mask")
-        self.scope = QComboBox()
+        self.scope = narrow(QComboBox())
         self.scope.addItems(["what is in view", "the whole slide"])
         self.scope.activated.connect(lambda index: self._do(lambda control: control.set_scope(whole_slide=index == 1)))
         section.addLayout(row(QLabel("Where"), self.scope, stretch=1))
@@ -189,7 +201,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
             for key, (text, _) in KEYS.items()
         )
         keys = QCollapsible("Keys")
-        keys.addWidget(QLabel(f"<table>{lines}</table>"))
+        keys.addWidget(WrappedLabel(f"<table>{lines}</table>"))
         self.column.addWidget(keys)
 
     # What the user does

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from napari_histodistill.mil.settings import Epoch
 
 HEIGHT = 150
+HALF = 128
+"""Half of the largest lightness: text lighter than this is on a dark ground."""
 
 
 class Curves(QWidget):
@@ -30,29 +33,43 @@ class Curves(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._canvas)
         self.setFixedHeight(HEIGHT)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip("Loss of every epoch and, where there is evidence, how well the model does on it")
         self._drawn = 0
+        self._epochs: Sequence[tuple[int, Epoch]] = ()
         self.setVisible(False)
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
+        """Draw anew in the colours of another theme."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.StyleChange and self._drawn:
+            self._draw()
 
     def show_epochs(self, epochs: Sequence[tuple[int, Epoch]]) -> None:
         """Draw the epochs (round, record); does nothing if none was added since."""
         if len(epochs) == self._drawn:
             return
-        self._drawn = len(epochs)
+        self._epochs, self._drawn = tuple(epochs), len(epochs)
         self.setVisible(bool(epochs))
+        self._draw()
+
+    def _draw(self) -> None:
+        epochs = self._epochs
         self._figure.clear()
-        colour = "#9a9a9a"  # read on dark and on light
+        ink = self.palette().color(self.foregroundRole())
+        colour, dark = ink.name(), ink.lightness() > HALF
+        loss_colour, score_colour = ("#e69f00", "#56b4e9") if dark else ("#a85f00", "#0072b2")
         loss = self._figure.add_subplot()
         x = range(1, len(epochs) + 1)
-        loss.plot(x, [epoch.loss for _, epoch in epochs], ".-", color="#e69f00")
-        loss.set_ylabel("loss", color="#e69f00", size="small")
+        loss.plot(x, [epoch.loss for _, epoch in epochs], ".-", color=loss_colour)
+        loss.set_ylabel("loss", color=loss_colour, size="small")
         loss.set_xlabel("epoch", color=colour, size="small")
         scores = [float("nan") if epoch.score is None else epoch.score for _, epoch in epochs]
         axes = [loss]
         if any(epoch.score is not None for _, epoch in epochs):
             score = loss.twinx()
-            score.plot(x, scores, ".-", color="#56b4e9")
-            score.set_ylabel("score", color="#56b4e9", size="small")
+            score.plot(x, scores, ".-", color=score_colour)
+            score.set_ylabel("score", color=score_colour, size="small")
             axes.append(score)
         for i in range(1, len(epochs)):
             if epochs[i][0] != epochs[i - 1][0]:
@@ -61,5 +78,6 @@ class Curves(QWidget):
             each.patch.set_alpha(0)
             each.tick_params(colors=colour, labelsize="small")
             each.spines[:].set_color(colour)
-        loss.xaxis.set_major_locator(MaxNLocator(integer=True))
+        loss.set_xlim(0.5, len(epochs) + 0.5)
+        loss.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         self._canvas.draw_idle()

@@ -15,20 +15,23 @@ from qtpy.QtWidgets import (
     QLabel,
     QProgressBar,
     QPushButton,
+    QSizePolicy,
     QSpinBox,
     QTableWidget,
     QTableWidgetItem,
+    QWidget,
 )
 from superqt import QCollapsible
 
 from napari_histodistill.distill import RECIPES
+from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.study import SlideLabel
-from napari_histodistill.viewer.colours import ADDED_COLOUR, GONE_COLOUR, PREDICTION_COLOUR
+from napari_histodistill.viewer.colours import ADDED_COLOUR, GONE_COLOUR, PREDICTION_COLOUR, TUMOUR_COLOUR
 from napari_histodistill.viewer.distil import DistilState, Scope
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.widgets.curves import Curves
 from napari_histodistill.widgets.dock import ControlPanel
-from napari_histodistill.widgets.parts import INFO, WARN, Banner, WrappedLabel, row, swatch
+from napari_histodistill.widgets.parts import INFO, WARN, Banner, WrappedLabel, narrow, row, swatch
 from napari_histodistill.widgets.teacher import DEVICES, time_left
 
 if TYPE_CHECKING:
@@ -44,11 +47,20 @@ LABELS: Final = {
     "holds tumour": SlideLabel.TUMOUR,
     "is normal": SlideLabel.NORMAL,
 }
-COLUMNS: Final = ("Round", "Outcome", "Score", "Best before")
+COLUMNS: Final = ("Round", "Outcome", "Score", "Before")
+COLUMN_TIPS: Final = (
+    "Number of the round; ★ marks the best model",
+    "promoted: better than the best before, on evidence. not better: the best before stays. unverified: nothing tells",
+    "How well the round's model does on corrections that it did not learn from; a dash without such evidence",
+    "The same of the best model before the round",
+)
+TABLE_HEIGHT: Final = 150
 
 
 class DistilWidget(ControlPanel["DistilControl"]):
     """The "Distil" dock widget of a viewer."""
+
+    step = (4, "Distil")
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self._build_choices()
@@ -68,12 +80,13 @@ class DistilWidget(ControlPanel["DistilControl"]):
         section.addWidget(self.advice)
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
-        self.label = QComboBox()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.label = narrow(QComboBox())
         self.label.setToolTip("What is known of the slide as a whole; kept in the study")
         for text, value in LABELS.items():
             self.label.addItem(text, value)
         self.label.activated.connect(lambda: self._do(lambda control: control.set_label(self.label.currentData())))
-        self.scope = QComboBox()
+        self.scope = narrow(QComboBox())
         self.scope.setToolTip("Where the model learns; the prediction is refreshed for the whole of this slide")
         for scope in Scope:
             self.scope.addItem(scope.value, scope)
@@ -85,7 +98,10 @@ class DistilWidget(ControlPanel["DistilControl"]):
         form.addRow("Rounds", self.rounds)
         section.addLayout(form)
         self.more = QCollapsible("More settings")
-        inner = QFormLayout()
+        inside = QWidget()
+        inner = QFormLayout(inside)
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         self.epochs, self.tiles = QSpinBox(), QSpinBox()
         self.epochs.setRange(1, 100)
         self.epochs.setToolTip("Passes over the training tiles in a round")
@@ -95,21 +111,21 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.weight = QDoubleSpinBox()
         self.weight.setRange(1, 15)
         self.weight.setToolTip("How much a corrected pixel counts beside one that the model labelled itself")
-        self.recipe = QComboBox()
+        self.recipe = narrow(QComboBox())
         self.recipe.addItems(list(RECIPES))
         self.recipe.setToolTip("default: the best found; paper: as He, Li and Zemp (2024) did it, slow on a CPU")
-        self.devices = QComboBox()
+        self.devices = narrow(QComboBox())
         for name, device in DEVICES.items():
             self.devices.addItem(name, device)
         for name, widget in (
             ("Epochs", self.epochs),
             ("Tiles", self.tiles),
-            ("Weight of corrections", self.weight),
+            ("Your weight", self.weight),
             ("Recipe", self.recipe),
             ("Compute on", self.devices),
         ):
             inner.addRow(name, widget)
-        self.more.layout().addLayout(inner)
+        self.more.addWidget(inside)
         section.addWidget(self.more)
 
     def _build_run(self) -> None:
@@ -136,32 +152,45 @@ class DistilWidget(ControlPanel["DistilControl"]):
         section.addWidget(self.title)
         self.show_prediction = QCheckBox("Prediction")
         self.show_prediction.setIcon(swatch(PREDICTION_COLOUR))
-        self.show_prediction.toggled.connect(self._show_prediction)
-        self.show_difference = QCheckBox("Difference from the mask")
+        self.show_prediction.setToolTip("What the model says; corrected pixels show what you set")
+        self.show_prediction.toggled.connect(lambda on: self._show_layer(Role.PREDICTION, on))
+        self.show_mask = QCheckBox("Tumour mask, which you correct")
+        self.show_mask.setIcon(swatch(TUMOUR_COLOUR))
+        self.show_mask.setToolTip("Hide it to see the prediction alone")
+        self.show_mask.toggled.connect(lambda on: self._show_layer(Role.PSEUDO_MASK, on))
+        self.show_difference = QCheckBox("Difference of the two")
         self.show_difference.setToolTip("Where the prediction and the tumour mask that you correct disagree")
         self.show_difference.toggled.connect(self._show_difference)
-        section.addLayout(row(self.show_prediction, self.show_difference))
+        section.addWidget(self.show_prediction)
+        section.addWidget(self.show_mask)
+        section.addWidget(self.show_difference)
         added, removed = QLabel("new tumour"), QLabel("no longer tumour")
         for label, colour in ((added, ADDED_COLOUR), (removed, GONE_COLOUR)):
             rgb = ", ".join(str(round(255 * c)) for c in colour[:3])
             label.setText(f'<span style="color: rgb({rgb})">■</span> {label.text()}')
         self.legend = (added, removed)
-        section.addLayout(row(added, removed))
+        section.addLayout(row(added, removed, stretch=1))
 
     def _build_rounds(self) -> None:
         section = self.section("History")
         self.table = QTableWidget(0, len(COLUMNS))
         self.table.setHorizontalHeaderLabels(COLUMNS)
         self.table.verticalHeader().hide()
+        for column, tip in enumerate(COLUMN_TIPS):
+            self.table.horizontalHeaderItem(column).setToolTip(tip)
         self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.table.horizontalHeader().setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
+        self.table.horizontalHeader().setMinimumSectionSize(40)
+        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setMinimumHeight(120)
+        self.table.setFixedHeight(TABLE_HEIGHT)
+        self.table.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.table.itemSelectionChanged.connect(self._show_buttons)
         section.addWidget(self.table)
         self.pin_button, self.follow_button, self.take_button = (
-            QPushButton(text) for text in ("Look at it", "Follow again", "Go on from it")
+            QPushButton(text) for text in ("Pin", "Follow", "Take as best")
         )
         self.pin_button.clicked.connect(self._pin)
         self.follow_button.clicked.connect(lambda: self._do(lambda control: control.pin(None)))
@@ -198,8 +227,8 @@ class DistilWidget(ControlPanel["DistilControl"]):
         if self.control is not None and number is not None:
             self.control.take(number)
 
-    def _show_prediction(self, on: bool) -> None:
-        layer = None if self.view is None else self.view.layer(Role.PREDICTION)
+    def _show_layer(self, role: Role, on: bool) -> None:
+        layer = None if self.view is None else self.view.layer(role)
         if layer is not None:
             layer.visible = on
 
@@ -256,18 +285,21 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.bar.setValue(0 if progress is None else progress.done)
         parts = [state.value]
         if progress is not None and busy:
-            parts += [text for text in (progress.message, time_left(progress.eta)) if text]
+            news = progress.payload  # the figures of an epoch are in the curves
+            message = f"epoch {news.number} done" if isinstance(news, Epoch) else progress.message
+            parts += [text for text in (message, time_left(progress.eta)) if text]
         self.status.setText(" · ".join(parts) if busy else "")
         self.curves.show_epochs(control.epochs)
-        self.title.setText(control.title_of(control.shown) if control.history.rounds else "No round has been done yet.")
         self._show_layers(control)
         self._show_rounds(control.history.rounds, control.history.best)
 
     def _show_layers(self, control: DistilControl) -> None:
-        layer = None if self.view is None else self.view.layer(Role.PREDICTION)
+        layer, mask = (None, None) if self.view is None else map(self.view.layer, (Role.PREDICTION, Role.PSEUDO_MASK))
+        self.title.setText("No round has been done yet." if layer is None else f"{layer.name}.".capitalize())
         difference = None if control.prediction is None else control.prediction.difference
         for box, on, there in (
             (self.show_prediction, layer is not None and layer.visible, layer is not None),
+            (self.show_mask, mask is not None and mask.visible, mask is not None),
             (self.show_difference, difference is not None, layer is not None),
         ):
             box.blockSignals(True)
@@ -281,7 +313,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
         if self.table.rowCount() != len(rounds):
             self.table.setRowCount(len(rounds))
         for i, done in enumerate(rounds):
-            name = f"{done.number} (best)" if done.number == best else str(done.number)
+            name = f"{done.number} ★" if done.number == best else str(done.number)
             texts = (name, done.outcome, _score(done.score), _score(done.best_before))
             for column, text in enumerate(texts):
                 item = self.table.item(i, column)

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 from napari_histodistill.export import ExportOptions
 from napari_histodistill.viewer.export import ExportState
 from napari_histodistill.widgets.dock import ControlPanel
-from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, row, show_progress
+from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, narrow, row, show_progress
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -48,6 +48,8 @@ FILES: Final = "Annotations and masks (*.geojson *.json *.xml *.png *.tif *.tiff
 
 class ExportWidget(ControlPanel["ExportControl"]):
     """The "Export" dock widget of a viewer."""
+
+    step = (5, "Export")
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self.problem = Banner(INFO)
@@ -114,7 +116,8 @@ class ExportWidget(ControlPanel["ExportControl"]):
         self.copy_button.setToolTip("A Labels layer for other plugins; what is done to it is not kept in the study")
         section.addLayout(row(QLabel("What"), self.copy_what, stretch=1))
         section.addLayout(row(QLabel("Pixels of"), self.copy_mpp, stretch=1))
-        section.addLayout(row(self.visible_only, self.copy_button))
+        section.addWidget(self.visible_only)
+        section.addWidget(self.copy_button)
         self.copy_button.clicked.connect(self._copy)
 
     def _build_work(self) -> None:
@@ -206,9 +209,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
 
 def _choice(entries: dict[str, str]) -> QComboBox:
     """A box to choose from, no wider than the panel."""
-    box = QComboBox()
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(8)
+    box = narrow(QComboBox())
     for name, value in entries.items():
         box.addItem(name, value)
     return box

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
+    QComboBox,
     QDockWidget,
     QFormLayout,
     QFrame,
@@ -41,7 +42,15 @@ MINIMUM_WIDTH = 300
 
 
 class Panel(QScrollArea):
-    """A column of sections that scrolls where the window is low, as wide as its dock."""
+    """A column of sections that scrolls where the window is low, as wide as its dock.
+
+    Attributes
+    ----------
+    step : (int, str)
+        Where it comes in the work, and the word for it: the order and the names of the tabs.
+    """
+
+    step: tuple[int, str] = (0, "")
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +61,7 @@ class Panel(QScrollArea):
         self.setMinimumWidth(MINIMUM_WIDTH)
         self.body = QWidget()
         self.column = QVBoxLayout(self.body)
-        self.column.setContentsMargins(8, 4, 12, 8)
+        self.column.setContentsMargins(7, 4, 7, 8)
         self.column.setSpacing(6)
         self.column.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.setWidget(self.body)
@@ -70,13 +79,19 @@ class Panel(QScrollArea):
         if dock is None or not isinstance(window, QMainWindow):
             return
         self._has_place = True
-        panels = [panel for panel in window.findChildren(Panel) if panel is not self]
-        others = [_dock_of(panel) for panel in panels if panel.has_place]
-        for other in others:
-            if other is not None and not other.isFloating() and not dock.isFloating():
+        if self.step[1]:
+            dock.setWindowTitle(self.step[1])  # what the tab says: there is no room for the plugin's name in each
+        panels = sorted((p for p in window.findChildren(Panel) if p.has_place), key=lambda panel: panel.step)
+        docks = [found for found in map(_dock_of, panels) if found is not None and not found.isFloating()]
+        if dock not in docks:
+            return
+        for other in docks:
+            if other is not dock:
                 window.tabifyDockWidget(other, dock)
-                dock.raise_()
-                return
+                break
+        for other in docks[1:]:  # each goes behind the tabs that are there, so all are put in order anew
+            window.tabifyDockWidget(docks[0], other)
+        dock.raise_()
 
     @property
     def has_place(self) -> bool:
@@ -221,6 +236,13 @@ def row(*widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:
     for index, widget in enumerate(widgets):
         layout.addWidget(widget, 1 if index == stretch else 0)
     return layout
+
+
+def narrow(box: QComboBox) -> QComboBox:
+    """A box to choose from that takes the width there is, however long its entries."""
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(6)
+    return box
 
 
 def swatch(colour: Sequence[float]) -> QIcon:

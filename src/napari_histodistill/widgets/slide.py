@@ -23,7 +23,17 @@ from napari_histodistill.slide.metadata import checked_mpp
 from napari_histodistill.slide.tissue import TissueSettings
 from napari_histodistill.viewer.work import tell
 from napari_histodistill.widgets.dock import SlidePanel
-from napari_histodistill.widgets.parts import WARN, Banner, Facts, Slider, WrappedLabel, row, show_progress, silent
+from napari_histodistill.widgets.parts import (
+    WARN,
+    Banner,
+    Facts,
+    Slider,
+    WrappedLabel,
+    narrow,
+    row,
+    show_progress,
+    silent,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +53,8 @@ FILES = (
 
 class SlideWidget(SlidePanel):
     """The "Slide" dock widget of a viewer."""
+
+    step = (1, "Slide")
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self._build_slide()
@@ -116,11 +128,11 @@ class SlideWidget(SlidePanel):
         self.icc.setToolTip("Converts the pixels to sRGB with the profile in the file")
         self.icc.toggled.connect(self._set_icc)
         section.addWidget(self.icc)
-        self.pictures = QComboBox()
+        self.pictures = narrow(QComboBox())
         self.picture_button = QPushButton("Show")
         self.picture_button.setToolTip("Opens the picture in a window of its own")
         self.picture_button.clicked.connect(self._show_picture)
-        section.addLayout(row(QLabel("Beside the slide"), self.pictures, self.picture_button, stretch=1))
+        section.addLayout(row(QLabel("Picture"), self.pictures, self.picture_button, stretch=1))
         section.addWidget(WrappedLabel("<i>Label and overview pictures can carry the patient's name.</i>"))
 
     # The slide

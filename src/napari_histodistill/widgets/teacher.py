@@ -55,6 +55,8 @@ RUN_TEXTS: Final = {
 class TeacherWidget(ControlPanel["TeacherControl"]):
     """The "Teacher" dock widget of a viewer."""
 
+    step = (2, "Teacher")
+
     def _build(self, viewer: ViewerModel) -> None:
         self._window = viewer.window
         self._build_model()

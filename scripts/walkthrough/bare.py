@@ -1,0 +1,60 @@
+"""The same pan, zoom and paint in napari without the plugin: what it holds the event loop for is not ours."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtWidgets import QLabel
+
+from napari_histodistill.slide import open_slide
+from walkthrough.hand import Hand
+
+if TYPE_CHECKING:
+    from walkthrough.story import Plan
+    from walkthrough.watchdog import Watchdog
+
+BARE = "bare "
+
+
+def drive_bare(viewer: Any, plan: Plan, watchdog: Watchdog, grid: tuple[int, int]) -> None:
+    """Open a slide's levels as an image, put layers of the working grid over it, look around, paint; leaves it empty.
+
+    Holds are filed under the names that `story` uses, behind "bare ".
+    """
+    hand = Hand(viewer)
+    with open_slide(plan.slide) as slide:
+        scale = [slide.shape[i] / grid[i] for i in (0, 1)]
+        with watchdog.doing(f"{BARE}docks"):
+            for number in range(5):
+                viewer.window.add_dock_widget(QLabel(f"dock {number}"), name=f"dock {number}", tabify=number > 0)
+                hand.pause(0.3)
+        with watchdog.doing(f"{BARE}open"):
+            viewer.add_image(list(slide.pyramid()), multiscale=True, rgb=True)
+            hand.pause(1)
+        with watchdog.doing(f"{BARE}layers"):
+            viewer.add_labels(np.ones(grid, np.uint8), scale=scale)
+            hand.pause(0.5)
+            layer = viewer.add_labels(np.ones(grid, np.uint8), scale=scale)
+            hand.pause(1)
+        with watchdog.doing(f"{BARE}look"):
+            layer.mode = "pan_zoom"
+            hand.zoom(*plan.zoom)
+            hand.drag([(0.5, 0.5), (0.52, 0.5), (0.54, 0.52), (0.5, 0.5)])
+        layer.mode, layer.brush_size = "paint", 20
+        with watchdog.doing(f"{BARE}paint"):
+            for _value, places in plan.before + plan.meanwhile:
+                hand.drag(places)
+        viewer.layers.clear()
+        hand.pause(0.2)
+
+
+def beyond_bare(watchdog: Watchdog, *, cpu: bool = False) -> dict[str, float]:
+    """For every activity of ours, how much longer (ms) its longest hold is than the longest of bare napari's."""
+
+    def longest(activity: str) -> float:
+        of_it = [h.cpu_seconds if cpu else h.seconds for h in watchdog.holds if h.activity == activity]
+        return 1e3 * max(of_it, default=0.0)
+
+    ours = [activity for activity in watchdog.activities() if not activity.startswith(BARE)]
+    return {a: max(0.0, longest(a) - longest(f"{BARE}{a}")) for a in ours if a not in {"start", "measure"}}
