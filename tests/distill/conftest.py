@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from napari_histodistill.distill.slides import StudyMaterial, TileSettings
-from napari_histodistill.nets import ModelCard, bundled_card
+from napari_histodistill.nets import ModelCard, read_card
 from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.labels import NORMAL, TUMOUR
 from napari_histodistill.study import Study, StudySlide
@@ -82,7 +82,7 @@ def make_study(folder: Path, path: Path) -> StudySlide:
 def marked(marked_path, tmp_path) -> Marked:
     entry = make_study(tmp_path / "study", marked_path)
     assert entry.grid.shape == (400, 600)
-    return Marked(entry, replace(bundled_card(), mpp=1.0, stain_normalisation=None))
+    return Marked(entry, replace(read_card("bundled"), mpp=1.0, stain_normalisation=None))
 
 
 def correct(entry: StudySlide, window: tuple[int, int, int, int], value: int) -> None:

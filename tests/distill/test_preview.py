@@ -10,7 +10,7 @@ import pytest
 
 from napari_histodistill.distill import Preview
 from napari_histodistill.distill.preview import Previewer
-from napari_histodistill.nets import bundled_card
+from napari_histodistill.nets import read_card
 
 from .conftest import DARK, MARK_ON_GRID
 
@@ -65,7 +65,7 @@ def test_the_student_sees_the_colours_that_its_teacher_sees(marked, recorder):
         seen.append(images.copy())
         return np.zeros(images.shape[:3], np.float32)
 
-    for card in (marked.card, replace(bundled_card(), mpp=1.0)):
+    for card in (marked.card, replace(read_card("bundled"), mpp=1.0)):
         Previewer(marked.entry, card, None, 1, recorder)(SimpleNamespace(predict=predict))
     assert seen[0].shape == seen[1].shape
     assert np.abs(seen[0].astype(int) - seen[1]).mean() > 3

@@ -22,7 +22,7 @@ from napari_histodistill.distill.slides import (
     tile_starts,
 )
 from napari_histodistill.mil.sampler import NEGATIVE, POSITIVE, UNKNOWN
-from napari_histodistill.nets import bundled_card
+from napari_histodistill.nets import read_card
 from napari_histodistill.predict.tiling import Window
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.study import NO_CORRECTION, SlideLabel
@@ -208,7 +208,7 @@ def test_a_slide_without_tissue_teaches_nothing(marked, recorder):
 
 
 def test_the_student_sees_every_tile_in_both_colours_and_the_teacher_normalised(marked, recorder):
-    card = replace(bundled_card(), mpp=1.0)
+    card = replace(read_card("bundled"), mpp=1.0)
     source = StudyMaterial([marked.entry], card, TileSettings(), both_stains=True)
     plain = material_of(marked.source(), recorder)
     both = material_of(source, recorder)

@@ -19,8 +19,8 @@ from napari_histodistill.distill.slides import NothingToLearnError, StudyMateria
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import InlineControl, JobCancelled, ProcessJob, Progress
 from napari_histodistill.mil.settings import Epoch
-from napari_histodistill.nets import bundled_card
-from napari_histodistill.nets.card import BUNDLED, CARD_NAME, WEIGHTS_NAME
+from napari_histodistill.nets import read_card
+from napari_histodistill.nets.card import CARD_NAME, WEIGHTS_NAME, model_folder
 from napari_histodistill.predict import PredictRequest, predict_slide
 from napari_histodistill.slide import SlideError
 from napari_histodistill.slide.labels import NORMAL, TUMOUR
@@ -41,7 +41,7 @@ class StandIn:
     device = "cpu"
 
     def __init__(self) -> None:
-        self.card = replace(bundled_card(), stain_normalisation=None)
+        self.card = replace(read_card("bundled"), stain_normalisation=None)
 
     def predict(self, images):
         return (np.abs(images - DARK.astype(float)).sum(-1) < 60).astype(np.float32)
@@ -58,7 +58,7 @@ def _one_thread():
 def plain_teacher(tmp_path_factory) -> Path:
     """The bundled teacher, taking colours as they are: fitting them is most of a small round."""
     folder = tmp_path_factory.mktemp("plain")
-    shutil.copy(BUNDLED / WEIGHTS_NAME, folder)
+    shutil.copy(model_folder("bundled") / WEIGHTS_NAME, folder)
     (folder / CARD_NAME).write_text(StandIn().card.to_json(), encoding="utf-8")
     return folder
 
