@@ -368,6 +368,24 @@ def test_the_round_that_a_person_takes_is_shown_and_teaches(session):
     assert session.title == "prediction: round 4, unverified"
 
 
+def test_a_round_becomes_the_mask_and_corrections_stay(session):
+    session.view.teacher.result.mask.paint((slice(0, 4), slice(0, 4)), np.ones((4, 4), bool), NORMAL, "brush")
+    session.view.teacher.result.mask.commit()
+    session.start()
+    session.do("unverified", slice(0, 200))
+    session.control.adopt(1)
+    assert session.entry.predictions()
+    assert "adopted" not in session.entry.run.record.settings  # not while rounds are done
+    session.finish()
+    session.control.adopt(1)
+    session.runner.pass_time()
+    assert session.entry.run.record.settings["adopted"].endswith("-0001")
+    mask = session.view.teacher.result.mask.data
+    assert (mask[10:, :200] == TUMOUR).all()
+    assert (mask[10:, 376:] == NORMAL).all()
+    assert (mask[:4, :4] == NORMAL).all()
+
+
 def test_taking_is_refused_in_words_while_another_program_does_rounds_or_the_model_is_gone(session):
     session.start()
     session.do("unverified")

@@ -20,9 +20,11 @@ from napari_histodistill.viewer.editing import clip_window, window_of
 from napari_histodistill.viewer.geometry import view_centre, visible_window
 from napari_histodistill.viewer.history import (
     FIRST_TEACHER,
+    AdoptRequest,
     History,
     HistoryRequest,
     TakeRequest,
+    adopt_round,
     load_history,
     take_round,
 )
@@ -119,7 +121,7 @@ class DistilControl:
         self._stopping = self._predicting = False
         self._round = 0
         self._study: Path | None = None
-        self._work, self._loading, self._taking = (Latest(view.runner) for _ in range(3))
+        self._work, self._loading, self._taking, self._adopting = (Latest(view.runner) for _ in range(4))
         view.teacher.changed.connect(self._on_teacher)
         self._on_teacher()
 
@@ -199,6 +201,20 @@ class DistilControl:
         request = TakeRequest(self._view.teacher.study_folder, self.history.folder, number)
         self._taking.start(ThreadJob(take_round, request), done=self._on_taken, failed=self._on_failed)
         self.changed.emit()
+
+    def adopt(self, number: int) -> None:
+        """Make what a round predicts the tumour mask that is corrected; corrections stay what they are."""
+        name = self._prediction_name(number)
+        if self._work.busy or self._result is None or name is None or number not in self.history.predicted:
+            return
+        self._result.flush()
+        request = AdoptRequest(self._result.entry, name)
+        self._adopting.start(ThreadJob(adopt_round, request), done=self._on_adopted, failed=self._on_failed)
+        self.changed.emit()
+
+    def _on_adopted(self, _result: None) -> None:
+        teacher = self._view.teacher
+        teacher.choose_study(teacher.study_folder)  # shows the mask that the study holds now
 
     def _on_taken(self, _result: None) -> None:
         self.pinned = None
@@ -433,5 +449,6 @@ class DistilControl:
         self._work.cancel()
         self._loading.cancel()
         self._taking.cancel()
+        self._adopting.cancel()
         if self.prediction is not None:
             self.prediction.close()

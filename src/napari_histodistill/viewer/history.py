@@ -117,3 +117,23 @@ def take_round(request: TakeRequest, control: JobControl) -> None:
             f"{request.study} cannot be written ({error.strerror}): make the folder writable, or copy the study to one "
             "that is."
         ) from error
+
+
+@dataclass(frozen=True)
+class AdoptRequest:
+    """Which prediction of which slide."""
+
+    entry: StudySlide
+    prediction: str
+
+
+def adopt_round(request: AdoptRequest, control: JobControl) -> None:
+    """Make what a round predicts the pseudo-mask of a slide; corrections stay."""
+    control.progress(0, 0, "Making the prediction the mask")
+    try:
+        with request.entry.lock():
+            request.entry.adopt_prediction(request.prediction)
+    except OSError as error:
+        raise StudyError(
+            f"{request.entry.folder} cannot be written ({error.strerror}): free disk space or make it writable."
+        ) from error

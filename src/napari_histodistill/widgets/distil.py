@@ -189,13 +189,15 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.table.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.table.itemSelectionChanged.connect(self._show_buttons)
         section.addWidget(self.table)
-        self.pin_button, self.follow_button, self.take_button = (
-            QPushButton(text) for text in ("Pin", "Follow", "Take as best")
+        self.pin_button, self.follow_button, self.take_button, self.adopt_button = (
+            QPushButton(text) for text in ("Pin", "Follow", "Take as best", "Use as mask")
         )
         self.pin_button.clicked.connect(self._pin)
         self.follow_button.clicked.connect(lambda: self._do(lambda control: control.pin(None)))
         self.take_button.clicked.connect(self._take)
-        section.addLayout(row(self.pin_button, self.follow_button, self.take_button))
+        self.adopt_button.clicked.connect(self._adopt)
+        section.addLayout(row(self.pin_button, self.follow_button))
+        section.addLayout(row(self.take_button, self.adopt_button))
 
     # What the user does
 
@@ -221,6 +223,11 @@ class DistilWidget(ControlPanel["DistilControl"]):
         number = self._chosen_round()
         if self.control is not None and number is not None:
             self.control.pin(number)
+
+    def _adopt(self) -> None:
+        number = self._chosen_round()
+        if number is not None:
+            self._do(lambda control: control.adopt(number))
 
     def _take(self) -> None:
         number = self._chosen_round()
@@ -334,6 +341,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
         for button, reason, what in (
             (self.pin_button, no_choice, "Show the chosen round, whatever comes"),
             (self.take_button, no_choice or busy, "Make the chosen round the best model: it teaches the next round"),
+            (self.adopt_button, no_choice or busy, "Go on correcting what the chosen round says; corrections stay"),
             (
                 self.follow_button,
                 following,
