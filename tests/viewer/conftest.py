@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_histodistill.jobs import JobCancelled
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.jobs import JobCancelled, JobState, ProcessJob, Progress
 from napari_histodistill.slide import open_slide
-from napari_histodistill.study import StudyError
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Runner:
                 except StopIteration as end:
                     result = end.value
                     break
-        except (StudyError, JobCancelled) as error:
+        except (HistodistillError, JobCancelled) as error:
             failed(error)
         else:
             done(result)
@@ -105,6 +105,43 @@ class Runner:
             for timer in due:
                 timer.active = False
                 timer.function()
+
+
+class Child:
+    """A child process that does what the test says."""
+
+    def __init__(self, job, progress, done, failed):
+        self.job, self.done, self.failed = job, done, failed
+        self.commands = []
+        job.state, job._command = JobState.RUNNING, self.commands.append
+        self._progress = progress
+
+    @property
+    def request(self):
+        return self.job._request
+
+    def tell(self, payload):
+        self._progress(Progress(0, 0, "news", payload))
+
+
+class ParentRunner(Runner):
+    """Jobs of threads run where they are started, children are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.children = []
+
+    def start(self, job, *, progress, done, failed):
+        if isinstance(job, ProcessJob):
+            self.children.append(Child(job, progress, done, failed))
+        else:
+            super().start(job, progress=progress, done=done, failed=failed)
+
+
+@pytest.fixture
+def new_parent_runner() -> type[ParentRunner]:
+    """Makes a `Runner` that keeps children for the test to speak for."""
+    return ParentRunner
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from napari.utils.notifications import notification_manager
 from napari_histodistill.distill import Begun, Landed, Preview
 from napari_histodistill.distill.rounds import Round, Rounds
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.jobs import JobCancelled, JobState, ProcessJob, Progress
+from napari_histodistill.jobs import JobCancelled
 from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.predict import TileDone
 from napari_histodistill.slide import open_slide
@@ -27,71 +27,6 @@ from napari_histodistill.viewer.result import MaskSettings
 from napari_histodistill.viewer.slides import SlideViews
 
 SHAPE = (550, 752)
-
-
-class Timer:
-    def __init__(self, function):
-        self.function, self.active = function, False
-
-    def start(self):
-        self.active = True
-
-    def stop(self):
-        self.active = False
-
-
-class Child:
-    """A child process that does what the test says."""
-
-    def __init__(self, job, progress, done, failed):
-        self.job, self.done, self.failed = job, done, failed
-        self.commands = []
-        job.state, job._command = JobState.RUNNING, self.commands.append
-        self._progress = progress
-
-    @property
-    def request(self):
-        return self.job._request
-
-    def tell(self, payload):
-        self._progress(Progress(0, 0, "news", payload))
-
-
-class Runner:
-    """Jobs of threads run where they are started, children are kept; timers go when the test lets time pass."""
-
-    def __init__(self):
-        self.timers, self.children = [], []
-
-    def start(self, job, *, progress, done, failed):
-        if isinstance(job, ProcessJob):
-            self.children.append(Child(job, progress, done, failed))
-            return
-        try:
-            events = job.events()
-            while True:
-                try:
-                    progress(next(events))
-                except StopIteration as end:
-                    result = end.value
-                    break
-        except (HistodistillError, JobCancelled) as error:
-            failed(error)
-        else:
-            done(result)
-
-    def timer(self, _seconds, function):
-        self.timers.append(Timer(function))
-        return self.timers[-1]
-
-    def pass_time(self):
-        for _ in range(1000):
-            due = [timer for timer in self.timers if timer.active]
-            if not due:
-                return
-            for timer in due:
-                timer.active = False
-                timer.function()
 
 
 @pytest.fixture
@@ -119,8 +54,8 @@ def write(run, entry, tumour):
 class Session:
     """A viewer model with the slide open in it, and a child that distils."""
 
-    def __init__(self, path, study):
-        self.study, self.runner, self.viewer = study, Runner(), ViewerModel()
+    def __init__(self, path, study, runner):
+        self.study, self.runner, self.viewer = study, runner, ViewerModel()
         self.views = SlideViews(self.viewer, self.runner)
         add_layer(self.viewer, slide_layer(open_slide(path)))
         self.view = self.views.current
@@ -193,8 +128,8 @@ class Session:
 
 
 @pytest.fixture
-def session(mark, study):
-    session = Session(mark.path, study)
+def session(mark, study, new_parent_runner):
+    session = Session(mark.path, study, new_parent_runner())
     yield session
     session.views.close()
 
@@ -202,9 +137,9 @@ def session(mark, study):
 # States and reasons
 
 
-def test_without_a_result_the_reason_says_what_to_do(mark, tmp_path, monkeypatch):
+def test_without_a_result_the_reason_says_what_to_do(mark, tmp_path, monkeypatch, new_parent_runner):
     monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
-    session = Session(mark.path, tmp_path / "none")
+    session = Session(mark.path, tmp_path / "none", new_parent_runner())
     assert session.control.state is DistilState.NO_RESULT
     assert "run the teacher on this slide first" in session.control.reason
     session.control.start()
@@ -215,12 +150,12 @@ def test_without_a_result_the_reason_says_what_to_do(mark, tmp_path, monkeypatch
     session.views.close()
 
 
-def test_a_result_that_is_not_whole_must_be_finished_first(mark, study):
+def test_a_result_that_is_not_whole_must_be_finished_first(mark, study, new_parent_runner):
     entry = Study.open(study).slides()[0]
     run = entry.run
     run.record.state = "partial"
     run.save()
-    session = Session(mark.path, study)
+    session = Session(mark.path, study, new_parent_runner())
     assert "resume it first" in session.control.reason
     session.control.start()
     assert not session.runner.children
