@@ -179,7 +179,7 @@ def test_a_round_is_in_the_list_and_on_screen_and_can_be_kept_there(window, dock
     shown = []
     view.distil.changed.connect(lambda: shown.append((dock.table.rowCount(), dock.title.text())))
     dock.start_button.click()
-    window.wait(lambda: (1, "prediction: round 1, promoted") in shown)
+    window.wait(lambda: (1, "Prediction: round 1, promoted.") in shown)
     window.wait(lambda: not view.distil.state.busy)
 
 
