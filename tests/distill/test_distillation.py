@@ -169,7 +169,14 @@ def test_other_settings_do_not_go_on_with_a_distillation(request_for, recorder):
     distill(request, recorder)
     with pytest.raises(RoundsError, match="seed was 0, now it is 7"):
         distill(replace(request, seed=7, resume=True), recorder)
-    assert distill(replace(request, seed=7), recorder).rounds[0].number == 1  # anew
+
+
+def test_a_distillation_is_never_overwritten_unasked(request_for, recorder):
+    request = request_for(rounds=1, epochs=1)
+    before = weights(distill(request, recorder).folder)
+    with pytest.raises(RoundsError, match="resume it, or choose another folder"):
+        distill(replace(request, seed=7), recorder)
+    assert weights(request.out) == before
 
 
 def test_two_processes_compute_the_loss_of_one(request_for, recorder, script_of, tmp_path):

@@ -13,7 +13,7 @@ from napari_histodistill.distill.curves import write_curves
 from napari_histodistill.distill.losses import student_loss
 from napari_histodistill.distill.material import from_dataset
 from napari_histodistill.distill.recipe import DistillRecipe
-from napari_histodistill.distill.rounds import Round, Rounds, record_of
+from napari_histodistill.distill.rounds import Round, Rounds, RoundsError, record_of
 from napari_histodistill.distill.selection import Select, evidence_of
 from napari_histodistill.distill.targets import make_targets, pixel_weights
 from napari_histodistill.mil.data import load_dataset
@@ -122,7 +122,11 @@ def distill(request: DistillRequest, control: JobControl) -> DistillResult:
     reference = stain_reference(card) if card.stain_normalisation else None
     recipe = request.recipe if request.epochs is None else replace(request.recipe, epochs=request.epochs)
     settings = settings_of(request, recipe, card, dataset.name)
-    if fabric.is_global_zero and not (request.resume and (request.out / "state.json").is_file()):
+    there = (request.out / "state.json").is_file()
+    fabric.barrier()  # every process has looked before one of them begins
+    if there and not request.resume:
+        raise RoundsError(f"{request.out} holds a distillation: resume it, or choose another folder for a new one.")
+    if fabric.is_global_zero and not there:
         Rounds.begin(request.out, teacher, settings)
     fabric.barrier()
     rounds = Rounds.open(request.out, settings)

@@ -147,7 +147,7 @@ class Rounds:
                 folder, document["settings"], Roles(**document["roles"]), [Round(**r) for r in document["rounds"]]
             )
         except (KeyError, TypeError) as error:
-            raise RoundsError(f"{folder / 'state.json'} is damaged ({error}): begin anew without resuming.") from error
+            raise RoundsError(f"{folder / 'state.json'} is damaged ({error}): begin anew in another folder.") from error
         if settings is not None:
             require_same(f"The distillation in {folder}", rounds.settings, settings)
         return rounds
@@ -225,7 +225,7 @@ def require_same(what: str, before: dict[str, Any], now: dict[str, Any]) -> None
         if before.get(name) != now.get(name):
             raise RoundsError(
                 f"{what} cannot go on: its {name} was {before.get(name)}, now it is {now.get(name)}; use the same, or "
-                "begin anew without resuming."
+                "begin anew in another folder."
             )
 
 
