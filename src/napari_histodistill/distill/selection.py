@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_histodistill.metrics import score_image, summarise
 from napari_histodistill.mil.evaluate import predict_bag
+from napari_histodistill.mil.train import bag_score
 
 if TYPE_CHECKING:
     from napari_histodistill.mil.data import BagDataset
@@ -60,8 +61,8 @@ class BagEvidence:
         """See the class; None without a bag of each label."""
         likelihoods: dict[int, list[float]] = {0: [], 1: []}
         for bag in self.bags.bags:
-            probability = model.predict(bag.read_image(model.card.mpp, self.reference)[None])[0].astype(np.float64)
-            pooled = np.clip(np.mean(probability**4) ** 0.25, 1e-6, 1 - 1e-6)
+            image = bag.read_image(model.card.mpp, self.reference)
+            pooled = np.clip(bag_score(model.predict(image[None])[0]), 1e-6, 1 - 1e-6)
             likelihoods[bag.label].append(float(np.log(pooled if bag.label else 1 - pooled)))
         if not likelihoods[0] or not likelihoods[1]:
             return None

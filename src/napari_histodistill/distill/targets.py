@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from napari_histodistill.mil.augment import dense_tissue
+from napari_histodistill.mil.augment import dense_tissue, fill_holes
 from napari_histodistill.mil.sampler import NEGATIVE, WEIGHT_UNIT
 from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
 
@@ -55,10 +54,7 @@ def _cut(plane: NDArray[np.float32], settings: Targets, mpp: float) -> NDArray[n
     threshold = threshold_otsu(plane) if settings.cut == "otsu" and np.ptp(plane) > 0 else settings.threshold
     mask = plane >= threshold
     if settings.holes_mm2:
-        holes, _ = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
-        small = np.bincount(holes.ravel()) <= settings.holes_mm2 * 1e6 / mpp**2
-        small[0] = False
-        mask |= small[holes]
+        mask = fill_holes(mask, settings.holes_mm2, mpp)
     return mask.astype(np.float32)
 
 

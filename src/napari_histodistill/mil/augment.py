@@ -41,11 +41,16 @@ def dense_tissue(image: NDArray[np.uint8], mpp: float, share: float) -> NDArray[
     density = -np.log(np.maximum(image, 1) / 255.0).mean(2)
     tissue = density > 0.15
     mean = density[tissue].mean() if tissue.any() else 0.0
-    dense: NDArray[np.bool_] = ndimage.gaussian_filter(density, 9 / mpp) >= share * mean
-    holes, _ = ndimage.label(ndimage.binary_fill_holes(dense) & ~dense)
-    small = np.bincount(holes.ravel()) <= 0.01e6 / mpp**2
+    return fill_holes(ndimage.gaussian_filter(density, 9 / mpp) >= share * mean, 0.01, mpp)
+
+
+def fill_holes(mask: NDArray[np.bool_], up_to_mm2: float, mpp: float) -> NDArray[np.bool_]:
+    """A mask (h, w) at ``mpp`` µm per pixel whose holes up to an area, lumens mostly, belong to it."""
+    holes, _ = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
+    small = np.bincount(holes.ravel()) <= up_to_mm2 * 1e6 / mpp**2
     small[0] = False
-    return dense | small[holes]
+    filled: NDArray[np.bool_] = mask | small[holes]
+    return filled
 
 
 def random_crop(image: NDArray[np.uint8], size: int, zoom: tuple[float, float], rng: Generator) -> NDArray[np.uint8]:

@@ -286,15 +286,19 @@ def read_images(
     return [(bag, bag.read_image(mpp, reference)) for bag in dataset.bags]
 
 
+def bag_score(probability: NDArray[np.float32]) -> float:
+    """How positive a bag is by its map (h, w): the generalised mean (r = 4) of its probabilities, in [0, 1]."""
+    return float(np.mean(probability.astype(np.float64) ** 4) ** 0.25)
+
+
 def bag_auc(model: Model, images: Sequence[tuple[Bag, NDArray[np.uint8]]]) -> float | None:
     """How often a positive image's bag score exceeds a negative one's; None without one of both.
 
-    The score is the generalised mean (r = 4) of the fused map, so no pixel label is looked at.
+    The score is `bag_score` of the fused map, so no pixel label is looked at.
     """
     scores: dict[int, list[float]] = {0: [], 1: []}
     for bag, image in images:
-        probability = model.predict(image[None])[0]
-        scores[bag.label].append(float(np.mean(probability.astype(np.float64) ** 4) ** 0.25))
+        scores[bag.label].append(bag_score(model.predict(image[None])[0]))
     if not scores[0] or not scores[1]:
         return None
     positive, negative = np.array(scores[1])[:, None], np.array(scores[0])[None]

@@ -31,7 +31,17 @@ from napari_histodistill.viewer.distil import DistilState, Scope
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.widgets.curves import Curves
 from napari_histodistill.widgets.dock import ControlPanel
-from napari_histodistill.widgets.parts import INFO, WARN, Banner, WrappedLabel, narrow, row, swatch
+from napari_histodistill.widgets.parts import (
+    INFO,
+    WARN,
+    Banner,
+    WrappedLabel,
+    narrow,
+    row,
+    show_progress,
+    silent,
+    swatch,
+)
 from napari_histodistill.widgets.teacher import DEVICES, time_left
 
 if TYPE_CHECKING:
@@ -288,8 +298,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
             return
         self.label.setCurrentIndex(self.label.findData(control.history.label))
         progress = control.progress
-        self.bar.setRange(0, 0 if progress is None else progress.total)
-        self.bar.setValue(0 if progress is None else progress.done)
+        show_progress(self.bar, progress)
         parts = [state.value]
         if progress is not None and busy:
             news = progress.payload  # the figures of an epoch are in the curves
@@ -309,10 +318,9 @@ class DistilWidget(ControlPanel["DistilControl"]):
             (self.show_mask, mask is not None and mask.visible, mask is not None),
             (self.show_difference, difference is not None, layer is not None),
         ):
-            box.blockSignals(True)
-            box.setChecked(on)
+            with silent(box):
+                box.setChecked(on)
             box.setEnabled(there)
-            box.blockSignals(False)
         for label in self.legend:
             label.setVisible(difference is not None)
 
