@@ -4,7 +4,8 @@
     python scripts/accuracy.py --table          # docs/results.md anew from the JSON files, without running anything
 
 DATA holds ``ebhi-seg`` and ``glas``. A cell is named KIND-FAMILY-SEED, such as ``teacher-gm-0``, ``ceiling-gm-1`` or
-``default-dice-2``: the student of that teacher under the recipe ``default``. Cells run in order of priority; two
+``default-dice-2``: the student of that teacher under the recipe ``default``, ``default@3-gm-0`` the same after three
+rounds. Cells run in order of priority; two
 processes may share the work. A run that was cut goes on where it stopped.
 """
 
@@ -31,14 +32,17 @@ SEEDS = (0, 1, 2)
 TEACHER_EPOCHS, ROUNDS, ROUND_EPOCHS = 4, 1, 3
 RECIPE_OF = {"teacher": "published", "prior": "default", "ceiling": "default"}
 FAMILIES = ("gm", "dice", "attention", "swin")
-ABLATIONS = ("no-density", "no-fusion", "reversal", "no-wce", "self-training", "paper-loss", "trust")
+ABLATIONS = ("no-density", "no-fusion", "no-wce", "self-training", "paper-loss", "trust", "default@3", "reversal@3")
 KEYS = ("dice_pooled", "f1_positive", "f1_negative", "miou", "miou_image", "hd95_um", "calibration_error")
 MARK = "<!-- tables: made by scripts/accuracy.py --table, do not edit below -->"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: a teacher as published or with the density prior, a ceiling (full masks), or a student."""
+    """One run: a teacher as published or with the density prior, a ceiling (full masks), or a student.
+
+    The kind of a student is its recipe, with the rounds behind an @ if they are not `ROUNDS`.
+    """
 
     kind: str
     family: str
@@ -48,6 +52,16 @@ class Cell:
     def name(self) -> str:
         """Name of its JSON file and folder."""
         return f"{self.kind}-{self.family}-{self.seed}"
+
+    @property
+    def recipe(self) -> str:
+        """Recipe of a student."""
+        return self.kind.partition("@")[0]
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of a student."""
+        return int(self.kind.partition("@")[2] or ROUNDS)
 
 
 def cells() -> Iterator[Cell]:
@@ -75,8 +89,8 @@ def command(cell: Cell) -> str:
             f"--epochs {TEACHER_EPOCHS} --seed {cell.seed} --threads 1 --out WORK/{cell.name}"
         )
     return (
-        f"histodistill distill --teacher WORK/teacher-{cell.family}-{cell.seed} --data DATA/ebhi-seg --rounds {ROUNDS} "
-        f"--epochs {ROUND_EPOCHS} --seed {cell.seed} --recipe {cell.kind} --select masks --threads 1 "
+        f"histodistill distill --teacher WORK/teacher-{cell.family}-{cell.seed} --data DATA/ebhi-seg --rounds {cell.rounds} "
+        f"--epochs {ROUND_EPOCHS} --seed {cell.seed} --recipe {cell.recipe} --select masks --threads 1 "
         f"--out WORK/{cell.name}"
     )
 
@@ -118,14 +132,14 @@ def run(cell: Cell, data: Path, work: Path, threads: int, device: str) -> dict[s
                 teacher=str(teacher),
                 data=data / "ebhi-seg",
                 out=folder,
-                rounds=ROUNDS,
+                rounds=cell.rounds,
                 epochs=ROUND_EPOCHS,
                 seed=cell.seed,
                 select="masks",
                 device=device,
                 threads=threads,
                 resume=True,
-                recipe=find_recipe(cell.kind),
+                recipe=find_recipe(cell.recipe),
             ),
             control,
         )
@@ -145,7 +159,7 @@ def run(cell: Cell, data: Path, work: Path, threads: int, device: str) -> dict[s
     if rounds and rounds[-1]["outcome"] != "promoted":  # the last student, which is not the best
         last = {
             name: {key: values[key] for key in KEYS}
-            for name, values in measure(folder / "rounds" / str(ROUNDS)).items()
+            for name, values in measure(folder / "rounds" / str(cell.rounds)).items()
         }
     return {
         **asdict(cell),
