@@ -147,12 +147,16 @@ def _look_around(story: Story) -> None:
         story.panel(name)
         story.picture(f"small-{name.lower()}")
     window.resize(*SIZE)
-    story.hand.viewer.theme = "light"
+    with story.watchdog.doing("theme"):
+        story.hand.viewer.theme = "light"
+        story.hand.pause(1)
     panel = story.panel("Distil")
     story.picture("light-distil")
     story.hand.reveal(panel.pin_button)
     story.picture("light-history")
-    story.hand.viewer.theme = "dark"
+    with story.watchdog.doing("theme"):
+        story.hand.viewer.theme = "dark"
+        story.hand.pause(1)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,8 @@ class Story:
 
     def picture(self, name: str) -> None:
         """Keep the window as a PNG."""
-        self.hand.pause(0.5)
+        with self.watchdog.doing(self.watchdog.recent):  # what was begun may go on
+            self.hand.pause(0.5)
         with self.watchdog.own_work():
             self.out.mkdir(parents=True, exist_ok=True)
             path = self.out / f"{len(self.pictures) + 1:02d}-{name}.png"
