@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
-from napari_histodistill.slide import open_slide
-from napari_histodistill.study import Study
 from napari_histodistill.viewer.correct import KEYS, Tool
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.shaping import Shaping
@@ -21,25 +18,15 @@ SIDE = 1536
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
-    """A pink slide of 1,536 px at 0.5 µm and its study: tumour in the right half, with a hole and an island."""
-    monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "pink.tiff"
-    picture = np.broadcast_to(np.array([225, 150, 190], np.uint8), (SIDE, SIDE, 3))
-    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4), resolutionunit=3)
-    with open_slide(path) as slide:
-        entry = Study.create(tmp_path / "study").add_slide(slide, target_mpp=2.0)
-    assert entry.grid.shape == (384, 384)
-    entry.save_tissue(np.ones((100, 100), np.uint8), settings={})
-    run = entry.new_run({})
-    probability = np.zeros((384, 384), np.uint8)
-    probability[:, 192:] = 255
-    probability[100:104, 300:304], probability[100:104, 100:104] = 0, 255
-    run.probability.write(0, 0, probability)
-    with run.replace_pseudo_mask():
-        pass
-    entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
-    return path, tmp_path / "study"
+def made(pink_study):
+    """Tumour in the right half of 384 px, with a hole and an island."""
+
+    def paint(probability):
+        assert probability.shape == (384, 384)
+        probability[:, 192:] = 255
+        probability[100:104, 300:304], probability[100:104, 100:104] = 0, 255
+
+    return pink_study(SIDE, 2.0, paint)
 
 
 @pytest.fixture
@@ -49,19 +36,11 @@ def dock(window):
     return widget
 
 
-def open_result(window, made):
-    window.viewer.open(made[0], plugin=PLUGIN)
-    window.settle()
-    view = session_of(window.viewer).current
-    view.teacher.choose_study(made[1])
-    window.wait(lambda: view.teacher.result is not None and view.teacher.result.mask.data.all())
+@pytest.fixture
+def view(window, dock, made, open_result):
+    view = open_result(window, made)
     window.look((384.0, 384.0), 0.8)
     return view
-
-
-@pytest.fixture
-def view(window, dock, made):
-    return open_result(window, made)
 
 
 def press(window, key, modifier=Qt.KeyboardModifier.NoModifier):

@@ -234,6 +234,8 @@ class DistilControl:
             return
         self._result.flush()
         self._stopping = self._predicting = False
+        if self.prediction is not None:
+            self.prediction.expect()
         self._study = self._view.teacher.study_folder
         self._work.start(
             ProcessJob(distill_study, self._request(self._result)),

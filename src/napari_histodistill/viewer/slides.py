@@ -13,6 +13,7 @@ from psygnal import Signal
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.slide.metadata import is_plausible
+from napari_histodistill.viewer.comparison import Comparison
 from napari_histodistill.viewer.correct import CorrectControl
 from napari_histodistill.viewer.distil import DistilControl
 from napari_histodistill.viewer.export import ExportControl
@@ -86,6 +87,11 @@ class OpenSlideView:
     def distil(self) -> DistilControl:
         """The distillation on the slide."""
         return DistilControl(self)
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Two rounds compared."""
+        return Comparison(self)
 
     @cached_property
     def export(self) -> ExportControl:
@@ -180,6 +186,8 @@ class OpenSlideView:
         """Stop all work on the slide, write what is not written (``wait``: to the last bit) and close its file."""
         if "correct" in self.__dict__:
             self.correct.close()
+        if "comparison" in self.__dict__:
+            self.comparison.close()
         if "distil" in self.__dict__:
             self.distil.close()
         if "export" in self.__dict__:
