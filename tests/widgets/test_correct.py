@@ -68,7 +68,7 @@ def test_without_a_slide_and_without_a_result_the_dock_says_why_and_the_teacher_
     assert not dock.visibleRegion().isEmpty()
 
 
-def test_brush_eraser_confirmation_and_undo_across_reopening(window, dock, view, made):
+def test_brush_eraser_confirmation_and_undo_across_reopening(window, dock, view, made, open_result):
     mask = view.teacher.result.mask
     dock.values.button(1).click()
     assert dock.tools.checkedButton().text() == "Brush"

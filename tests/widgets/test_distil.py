@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -224,6 +225,12 @@ def make_rounds(study, tumour_from):
         entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
 
 
+def shows_tumour_from(view, column, role=Role.PREDICTION):
+    """Whether a layer shows tumour in all columns from one on, and in none before."""
+    layer = view.layer(role)
+    return layer is not None and (layer.data[:, column:] == 1).all() and not (layer.data[:, :column] == 1).any()
+
+
 def choose(dock, *rows):
     dock.table.clearSelection()
     for row in rows:
@@ -236,7 +243,7 @@ def choose(dock, *rows):
 def test_the_list_of_rounds_offers_what_can_be_done_with_one_or_two_of_them(window, dock, made, open_result):
     make_rounds(Study.open(made[1]), [100, 60])
     view = open_result(window, made)
-    window.wait(lambda: view.distil.shown == 2 and (view.layer(Role.PREDICTION).data == 1).any())
+    window.wait(partial(shows_tumour_from, view, 60))
     assert [dock.table.item(row, 0).text() for row in range(3)] == ["teacher ★", "1", "2"]
     buttons = dock.pin_button, dock.take_button, dock.adopt_button, dock.compare_button
     assert not any(button.isEnabled() for button in buttons)
@@ -248,10 +255,10 @@ def test_the_list_of_rounds_offers_what_can_be_done_with_one_or_two_of_them(wind
     assert dock.take_button.toolTip() == "It is the best model already"
     assert "first teacher says already" in dock.adopt_button.toolTip()
     dock.pin_button.click()
-    window.wait(lambda: (view.layer(Role.PREDICTION).data[:, 85:] == 1).all())
+    window.wait(partial(shows_tumour_from, view, 85))
     assert dock.title.text() == "Prediction: the first teacher (pinned)."
     dock.follow_button.click()
-    window.wait(lambda: (view.layer(Role.PREDICTION).data[:, 60:] == 1).all())
+    window.wait(partial(shows_tumour_from, view, 60))
 
     choose(dock, 1, 2)
     assert [button.isEnabled() for button in buttons] == [False, False, False, True]
@@ -268,13 +275,11 @@ def test_the_list_of_rounds_offers_what_can_be_done_with_one_or_two_of_them(wind
     choose(dock, 1)
     assert all(button.isEnabled() for button in buttons[:3])
     dock.adopt_button.click()
-    window.wait(lambda: view.teacher.result and (view.teacher.result.mask.data[:, 86:99] == 2).all())
+    window.wait(partial(shows_tumour_from, view, 100, Role.PSEUDO_MASK))
     choose(dock, 0)  # what the teacher said is still there
     assert dock.adopt_button.isEnabled()
     dock.pin_button.click()
-    window.wait(
-        lambda: view.layer(Role.PREDICTION) is not None and (view.layer(Role.PREDICTION).data[:, 85:] == 1).all()
-    )
+    window.wait(partial(shows_tumour_from, view, 85))
 
 
 def test_memory_that_runs_out_is_told_in_plain_words_and_napari_goes_on(window, dock, view, work):
