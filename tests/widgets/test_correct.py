@@ -208,3 +208,14 @@ def test_holes_and_islands_are_previewed_counted_and_applied_on_a_small_laptop_t
     assert main.height() <= 768
     right = max(w.mapTo(dock.body, w.rect().topRight()).x() for w in dock._controls if w.isVisible())
     assert right <= dock.viewport().width()
+
+
+def test_the_brush_leaves_no_black_square_on_the_slide(window, dock, view):
+    """napari 0.9 draws a background under the brush's circle once the canvas changes; the mouse is at its middle."""
+    dock.values.button(1).click()
+    window.drag((300.0, 300.0), (300.0, 400.0))
+    window.viewer.theme = "light"
+    window.settle(0.3)
+    picture = window.viewer.screenshot(canvas_only=True, flash=False)[..., :3]
+    x, y = window.canvas_position((300.0, 400.0))
+    assert picture[y - 3 : y + 4, x - 3 : x + 4].min() > 40

@@ -265,7 +265,7 @@ def test_the_list_of_rounds_offers_what_can_be_done_with_one_or_two_of_them(wind
     dock.compare_button.click()
     layer = view.layer(Role.COMPARISON)
     assert layer.name == "difference: round 2 against round 1"
-    window.wait(lambda: (layer.data[:, 60:100] == 1).all())
+    window.wait(lambda: bool((layer.data[:, 60:100] == 1).all()))
     assert not layer.data[:, :60].any()
     assert not layer.data[:, 100:].any()
     assert "tumour in round 2 only" in dock.compared.text()
