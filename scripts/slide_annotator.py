@@ -88,7 +88,8 @@ class SlideAnnotator:
             control.pick(Tool.BRUSH, stroke.value)
             layer: Any = self.view.layer(Role.PSEUDO_MASK)
             for number, (row, column, wide) in enumerate(stroke.dabs, start=1):
-                control.set_brush(2 * wide * float(np.mean(self._pixel_um)), BrushUnit.UM)
+                across = max(1, 2 * int(wide) - 1)  # px, inside the error with all of its width
+                control.set_brush(across * min(self._pixel_um), BrushUnit.UM)
                 layer.paint((row, column), stroke.value, number == len(stroke.dabs))
             self.strokes += 1
         self._settle()
