@@ -22,14 +22,14 @@ from napari_histodistill.viewer.teacher import TeacherState
 def teacher(mark, tmp_path, monkeypatch, new_parent_runner):
     """The teacher of a slide that was opened as the Slide dock does, with tissue found."""
     monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
-    runner = new_parent_runner()
-    views = SlideViews(ViewerModel(), runner)
+    runner, viewer = new_parent_runner(), ViewerModel()
+    views = SlideViews(viewer, runner)
     views.open(mark.path)
     teacher = views.current.teacher
     teacher.choose_study(tmp_path / "study")
     views.current.tissue.find()
     runner.settle()
-    yield SimpleNamespace(control=teacher, view=views.current, runner=runner, study=tmp_path / "study")
+    yield SimpleNamespace(viewer=viewer, control=teacher, view=views.current, runner=runner, study=tmp_path / "study")
     views.close()
 
 
@@ -44,7 +44,8 @@ def begin_on_disk(teacher):
 
 
 def test_a_file_that_is_no_slide_is_told_and_nothing_is_added(tmp_path, new_parent_runner):
-    views = SlideViews(ViewerModel(), new_parent_runner())
+    viewer = ViewerModel()  # views hold it weakly
+    views = SlideViews(viewer, new_parent_runner())
     (tmp_path / "no.svs").write_text("no slide")
     views.open(tmp_path / "no.svs")
     assert views.current is None

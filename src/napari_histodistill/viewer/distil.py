@@ -124,6 +124,8 @@ class DistilControl:
         self._study: Path | None = None
         self._run: Run | None = None
         """Of the round that is shown, once it was read."""
+        self._turning = False
+        """Whether what is shown is about to be that of another round."""
         self._landed: list[Window] = []
         """Windows of that round that landed before it was read."""
         self._work, self._loading, self._taking, self._adopting = (Latest(view.runner) for _ in range(4))
@@ -395,13 +397,13 @@ class DistilControl:
             self.prediction.set_title(self.title_of(number))
         else:
             self._forget_run()
-            self.prediction.show(None, self.title_of(number))
+            self.shown, self._turning = number, True  # what is on screen stays until the other is read
             self._open(number)
         self.shown = number
 
     def _forget_run(self) -> None:
         self._opening.cancel()
-        self._run = None
+        self._run, self._turning = None, False
         self._landed.clear()
 
     def _prediction_name(self, number: int) -> str | None:
@@ -417,12 +419,18 @@ class DistilControl:
 
     def _on_opened(self, run: Run | None) -> None:
         self._run = run
-        if run is None or self.prediction is None:
-            return  # not begun yet: the first window that lands looks again
-        self.prediction.follow(run)
-        for window in self._landed:
-            self.prediction.land(run, window)
-        self._landed.clear()
+        if self.prediction is None:
+            return
+        if self._turning:
+            self._turning = False
+            self.prediction.show(run, self.title_of(self.shown))
+        elif run is not None:
+            self.prediction.follow(run)
+        if run is not None:  # else not begun yet: the first window that lands looks again
+            for window in self._landed:
+                self.prediction.land(run, window)
+            self._landed.clear()
+        self.changed.emit()
 
     # Coming and going
 

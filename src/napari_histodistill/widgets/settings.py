@@ -22,7 +22,9 @@ class MoreSettings(Container[Any]):
     def __init__(self) -> None:
         super().__init__(
             widgets=[
-                SpinBox(name="epochs", min=1, max=100, tooltip="Passes over the training tiles in a round"),
+                SpinBox(
+                    name="epochs", label="Epochs", min=1, max=100, tooltip="Passes over the training tiles in a round"
+                ),
                 SpinBox(
                     name="most_tiles",
                     label="Tiles",
@@ -41,6 +43,7 @@ class MoreSettings(Container[Any]):
                 ),
                 ComboBox(
                     name="recipe",
+                    label="Recipe",
                     choices=list(RECIPES),
                     tooltip="default: the best found; paper: as He, Li and Zemp (2024) did it, slow on a CPU",
                 ),
