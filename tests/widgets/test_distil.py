@@ -10,7 +10,9 @@ from functools import partial
 import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QItemSelectionModel
+from qtpy.QtCore import QItemSelectionModel, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QLineEdit
 
 from napari_histodistill.distill import Begun, StudyResult, distill_study
 from napari_histodistill.distill.rounds import Round, Rounds
@@ -116,8 +118,12 @@ def test_every_choice_reaches_the_job_and_outlives_the_dock(window, dock, view, 
     assert Study.open(made[1]).slides()[0].label is SlideLabel.TUMOUR
     dock.scope.setCurrentIndex(list(Scope).index(Scope.STUDY))
     dock.rounds.setValue(7)
-    for name, value in {"epochs": 2, "most_tiles": 120, "correction_weight": 8, "recipe": "reversal"}.items():
+    for name, value in {"epochs": 2, "correction_weight": 8, "recipe": "reversal"}.items():
         dock.form[name].value = value
+    tiles = dock.form.most_tiles.native.findChild(QLineEdit)
+    tiles.selectAll()
+    QTest.keyClicks(tiles, "120")
+    QTest.keyClick(tiles, Qt.Key.Key_Return)
     dock.form.device.value = "cpu"
     dock.form.encoder.value = "mobilenet-v3-small"
     assert "begin anew" in dock.meaning.message

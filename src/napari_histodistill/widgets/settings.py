@@ -28,7 +28,7 @@ class MoreSettings(Container[Any]):
                 SpinBox(
                     name="most_tiles",
                     label="Tiles",
-                    min=20,
+                    min=1,  # with a larger one superqt refuses to let "80" be typed, since "8" is too small
                     max=5000,
                     step=50,
                     tooltip="At most this many are learnt from in a round; those with corrections come first",
