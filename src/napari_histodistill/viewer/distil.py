@@ -397,7 +397,9 @@ class DistilControl:
             self.prediction.set_title(self.title_of(number))
         else:
             self._forget_run()
-            self.shown, self._turning = number, True  # what is on screen stays until the other is read
+            self.shown, self._turning = number, self.prediction.layer is not None
+            if not self._turning:  # otherwise what is on screen stays until the other is read
+                self.prediction.show(None, self.title_of(number))
             self._open(number)
         self.shown = number
 
