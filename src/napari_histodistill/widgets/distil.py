@@ -70,7 +70,7 @@ TABLE_HEIGHT: Final = 150
 class DistilWidget(ControlPanel["DistilControl"]):
     """The "Distil" dock widget of a viewer."""
 
-    step = (4, "Distil")
+    step = (5, "Distil")
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self._build_choices()
