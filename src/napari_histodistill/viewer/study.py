@@ -414,6 +414,7 @@ class StudyControl:
             self._views.go_to(view)
             if opened.predicted:
                 view.distil.reload()  # shows the prediction of the rounds
+            self._on_news()  # the teacher shows what the study holds
 
     def _on_all_opened(self, _result: None) -> None:
         self.changed.emit()

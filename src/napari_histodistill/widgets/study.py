@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import QFileDialog, QLabel, QMenu, QProgressBar, QPushButton
 
 from napari_histodistill.viewer.study_reasons import (
@@ -96,9 +95,7 @@ class StudyWidget(SlidePanel):
         self.show_button.clicked.connect(self._open_chosen)
         self.remove_button.clicked.connect(self._remove)
         self.relink_button.clicked.connect(self._ask_for_relink)
-        delete = QShortcut(QKeySequence(Qt.Key.Key_Delete), self.list)
-        delete.setContext(Qt.ShortcutContext.WidgetShortcut)
-        delete.activated.connect(self.remove_button.click)
+        self.list.delete_pressed.connect(self.remove_button.click)
         section.addLayout(row(self.show_button, self.remove_button, self.relink_button))
         self.add_button, self.add_open_button, self.search_button = (
             QPushButton(text) for text in ("Add slides…", "Add open slide", "Look in folder…")

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qtpy.QtCore import QAbstractItemModel
-    from qtpy.QtGui import QDragEnterEvent, QDragMoveEvent, QDropEvent, QHideEvent, QResizeEvent, QShowEvent
+    from qtpy.QtGui import (
+        QDragEnterEvent,
+        QDragMoveEvent,
+        QDropEvent,
+        QHideEvent,
+        QKeyEvent,
+        QResizeEvent,
+        QShowEvent,
+    )
     from qtpy.QtWidgets import QStyleOptionViewItem, QWidget
 
     from napari_histodistill.viewer.study import StudyControl
@@ -217,9 +225,12 @@ class SlideList(QListView):
     ----------
     dropped : Signal
         Emitted with a list of `Path`.
+    delete_pressed : Signal
+        The key that takes slides out.
     """
 
     dropped = Signal(object)
+    delete_pressed = Signal()
 
     def __init__(self, study: StudyControl) -> None:
         super().__init__()
@@ -276,6 +287,13 @@ class SlideList(QListView):
         self._study.set_label(chosen if row in chosen else [row], label)
 
     # Qt's events
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
+        """The keys of a list, and Delete."""
+        if event.key() == Qt.Key.Key_Delete:
+            self.delete_pressed.emit()
+        else:
+            super().keyPressEvent(event)
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
         """More rows may be visible."""
