@@ -65,7 +65,7 @@ def test_a_slide_that_is_worked_on_is_not_taken_out(study, entry, lock):
 def test_a_slide_is_relinked_by_content_and_another_one_refused(slides, tmp_path):
     one, two = slides
     new = one.known_path.rename(tmp_path / "renamed.tiff")
-    with pytest.raises(StudyError, match="2.tiff is another slide than 1.tiff"):
+    with pytest.raises(StudyError, match="another slide than 1"):
         relink_slide(one, two.known_path)
     with pytest.raises(StudyError, match="cannot be read"):
         relink_slide(one, tmp_path / "nothing.tiff")

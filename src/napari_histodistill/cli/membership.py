@@ -19,12 +19,12 @@ LABELS = ("tumour", "normal", "unknown")
 name_argument = click.argument("slide", metavar="NAME")
 
 
-@click.group()
-def study() -> None:
+@click.group(name="study")
+def study_commands() -> None:
     """Say which slides a study holds, and what is known of each."""
 
 
-@study.command(name="list")
+@study_commands.command(name="list")
 @study_argument
 @json_option
 def list_slides(study: Path, as_json: bool) -> None:
@@ -53,7 +53,7 @@ def _overviews(entries: list[StudySlide], control: JobControl) -> list[tuple[Stu
     return [(entry, overview_of(entry, control)) for entry in entries]
 
 
-@study.command()
+@study_commands.command()
 @study_argument
 @click.argument("slides", nargs=-1, required=True, type=click.Path(path_type=Path))
 @mpp_option
@@ -71,7 +71,7 @@ def add(study: Path, slides: tuple[Path, ...], mpp: float | None, as_json: bool)
     print_result(folders, as_json)
 
 
-@study.command()
+@study_commands.command()
 @study_argument
 @name_argument
 @click.argument("label", type=click.Choice(LABELS))
@@ -86,7 +86,7 @@ def label(study: Path, slide: str, label: str, as_json: bool) -> None:
     print_result({"slide": entry.known_path.name, "label": label}, as_json)
 
 
-@study.command()
+@study_commands.command()
 @study_argument
 @click.argument("place", type=click.Path(path_type=Path, exists=True))
 @click.option("--slide", "name", metavar="NAME", help="PLACE is this slide's file.  [default: look in PLACE for all]")
@@ -108,7 +108,7 @@ def relink(study: Path, place: Path, name: str | None, as_json: bool) -> None:
         print_result({entry.folder.name: str(entry.known_path) for entry in found}, as_json)
 
 
-@study.command()
+@study_commands.command()
 @study_argument
 @name_argument
 @json_option
@@ -120,7 +120,7 @@ def remove(study: Path, slide: str, as_json: bool) -> None:
     print_result({"slide": entry.known_path.name, "kept_in": str(remove_slide(entry.folder))}, as_json)
 
 
-@study.command()
+@study_commands.command()
 @study_argument
 @name_argument
 @json_option
