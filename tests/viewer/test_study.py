@@ -327,7 +327,8 @@ def test_a_slide_without_a_pixel_size_is_refused_in_words(session, study, tmp_pa
 
     Image.new("RGB", (200, 100), "pink").save(tmp_path / "plain.png")
     study.add([tmp_path / "plain.png"])
-    assert "pixel size of plain.png is unknown" in session.told[-1]
+    assert "pixel size of plain.png is unknown: open it" in session.told[-1]
+    assert study.note == "No slides added"
     session.views.open(tmp_path / "plain.png")
     session.runner.pass_time()
     assert "enter it in the Slide widget" in why_not_add_open(study)

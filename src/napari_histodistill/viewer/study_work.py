@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.nets import read_card
 from napari_histodistill.predict.overview import Overview, overview_of
-from napari_histodistill.slide import open_slide
+from napari_histodistill.slide import MppError, open_slide
 from napari_histodistill.study import (
     SlideLabel,
     Study,
@@ -155,8 +155,11 @@ def add_slides(request: AddRequest, control: JobControl) -> Outcome:
         control.progress(number, len(request.slides), f"Adding {path.name}")
         try:
             with open_slide(path, mpp=mpp) as slide:
-                (known if study.slide(slide.fingerprint) is not None else added).append(path.name)
+                held = study.slide(slide.fingerprint) is not None
                 study.add_slide(slide, target_mpp=target_mpp)
+            (known if held else added).append(path.name)
+        except MppError:
+            problems.append(f"The pixel size of {path.name} is unknown: open it, enter the size in Slide, then add it.")
         except HistodistillError as error:
             problems.append(str(error))
         except OSError as error:

@@ -78,7 +78,6 @@ class StudyWidget(SlidePanel):
         self.name.setMinimumWidth(1)
         section.addWidget(self.name)
         self.hint, self.missing = Banner(INFO), Banner(WARN)
-        self.missing.setTextFormat(Qt.TextFormat.PlainText)
         section.addWidget(self.hint)
         section.addWidget(self.missing)
 
