@@ -126,8 +126,7 @@ class DistilControl:
         self._study: Path | None = None
         self._run: Run | None = None
         """Of the round that is shown, once it was read."""
-        self._turning = False
-        """Whether what is shown is about to be that of another round."""
+        self._turning = False  # is another round about to take the place of the one on screen?
         self._landed: list[Window] = []
         """Windows of that round that landed before it was read."""
         self._work, self._loading, self._taking, self._adopting = (Latest(view.runner) for _ in range(4))
