@@ -204,7 +204,7 @@ class DistilControl:
 
     def adopt(self, number: int) -> None:
         """Make what a round predicts the tumour mask that is corrected; corrections stay what they are."""
-        name = self._prediction_name(number)
+        name = self.prediction_name(number)
         if self._work.busy or self._result is None or name is None or number not in self.history.predicted:
             return
         self._result.flush()
@@ -324,7 +324,7 @@ class DistilControl:
     def _on_landed(self, landed: Landed) -> None:
         if self._result is None or self.prediction is None or landed.fingerprint != self._result.entry.fingerprint:
             return
-        if self.shown and landed.prediction == self._prediction_name(self.shown):
+        if self.shown and landed.prediction == self.prediction_name(self.shown):
             run = self._run_of(self.shown)
             if run is not None:
                 tile = landed.tile
@@ -384,7 +384,8 @@ class DistilControl:
             self.prediction.show(self._run_of(number), self.title_of(number))
         self.shown = number
 
-    def _prediction_name(self, number: int) -> str | None:
+    def prediction_name(self, number: int) -> str | None:
+        """The name in the study of what a round predicts; None before the first."""
         folder = self.history.folder
         return None if folder is None else f"{folder.name}-{number:04d}"
 
@@ -393,7 +394,7 @@ class DistilControl:
         assert self._result is not None
         if number == FIRST_TEACHER:
             return self._result.run
-        name = self._prediction_name(number)
+        name = self.prediction_name(number)
         try:
             return None if name is None else self._result.entry.prediction(name)
         except (HistodistillError, OSError):  # deleted while it was read; who writes it tells the user
