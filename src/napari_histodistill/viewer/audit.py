@@ -30,7 +30,7 @@ from napari_histodistill.viewer.shown import shown_prediction, why_none
 from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:
-    from napari.layers import Labels
+    from napari.layers import Labels, Layer
 
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.study import Audit, StudySlide
@@ -132,6 +132,7 @@ class AuditControl:
         self._known: tuple[Any, ...] = ()
         self._before: list[int] = []
         self._visible: dict[Role, bool] = {}
+        self._active: Layer | None = None
         self._unsaved: list[_Labelled] = []
         self._loading, self._drawing, self._saving = (Latest(view.runner) for _ in range(3))
         view.teacher.changed.connect(self._on_news)
@@ -263,6 +264,9 @@ class AuditControl:
             if hidden is not None:
                 hidden.visible = visible
         self._visible.clear()
+        if layer is not None and self._active in self._view.viewer.layers:
+            self._view.viewer.layers.selection.active = self._active
+        self._active = None
         self.changed.emit()
 
     def _open(self, index: int) -> None:
@@ -273,17 +277,21 @@ class AuditControl:
             over = view.layer(role)
             if over is not None:
                 self._visible.setdefault(role, bool(over.visible))
-                over.visible = False
-        before = self.layer
-        if before is not None:
-            view.viewer.layers.remove(before)
+                if over.visible:
+                    over.visible = False
         self.patch = index
         framed = np.pad(self._start_of(index), 1)  # a border of nothing, so that outlines close along the patch's edge
         data = audit_layer(view.slide, view.frame, framed, self._result.mask.shape, (patch.y - 1, patch.x - 1))
-        layer: Any = add_layer(view.viewer, data)
-        layer.contour = 1
+        layer: Any = self.layer
+        if layer is None:
+            layer = add_layer(view.viewer, data)
+            layer.contour = 1
+            self._active = view.viewer.layers.selection.active
+            view.viewer.layers.selection.active = layer
+        else:  # a new layer, with its controls, holds the window for half a second
+            layer.data, layer.translate, layer.mode = framed, data[1]["translate"], "pan_zoom"
+            layer._reset_history()  # noqa: SLF001 - undo would paint the patch before into this one
         layer.brush_size = max(2, patch.height // 6)
-        view.viewer.layers.selection.active = layer
         middle = [
             float(layer.translate[axis] + (size + 1) / 2 * layer.scale[axis])
             for axis, size in enumerate((patch.height, patch.width))

@@ -14,9 +14,11 @@ from qtpy.QtWidgets import (
     QPushButton,
     QTableWidget,
     QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
 )
 
-from napari_histodistill.predict.audit import DRAWS
+from napari_histodistill.predict.audit import DRAWS, AuditFigures
 from napari_histodistill.predict.uncertainty import SMOOTHING_UM, WINDOW_UM
 from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
 from napari_histodistill.viewer.audit import ALL_NORMAL, ALL_TUMOUR, AS_SHOWN, MORE
@@ -30,18 +32,20 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
 
-    from napari_histodistill.predict.audit import Audited, AuditFigures
+    from napari_histodistill.predict.audit import Audited
     from napari_histodistill.viewer.audit import AuditControl
     from napari_histodistill.viewer.review import ReviewControl
     from napari_histodistill.viewer.slides import OpenSlideView
 
 COLUMNS: Final = ("Prediction", "Dice", "Tumour, mm²")
 COLUMN_TIPS: Final = (
-    "What the teacher says, and every round; * marks models that may have learnt from the patches",
-    "Of tumour, estimated for the whole slide, with its 95% interval; ↑ ↓: surely changed from the line above",
+    "The teacher and every round. *: it may have learnt from the patches. ↑ ↓: surely other than the line above",
+    "Of tumour, estimated for the whole slide, with its 95% interval",
     "Area of tumour, estimated for the whole slide, with its 95% interval",
 )
 TABLE_HEIGHT: Final = 140
+NO_FIGURES: Final = AuditFigures(0, 0, 0.0, 0, ())
+"""What is shown before the first look at a slide."""
 HOW: Final = (
     f"Tissue is drawn at random, {DRAWS} patches of 133 µm. You say of each what it holds; the squares around them are "
     "kept from training. That gives a fair figure for the whole slide."
@@ -111,7 +115,10 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
         self.bar.setFormat("%v of %m labelled")
         section.addWidget(self.bar)
         self.question = WrappedLabel("In the square: is what is outlined right? Green is tumour, light blue normal.")
-        section.addWidget(self.question)
+        self.labelling = QWidget()
+        inside = QVBoxLayout(self.labelling)
+        inside.setContentsMargins(0, 0, 0, 0)
+        inside.setSpacing(5)
         self.as_shown = self._answer("As shown is right (Y)", AS_SHOWN)
         self.all_tumour = self._answer("All tumour", ALL_TUMOUR)
         self.all_normal = self._answer("All normal", ALL_NORMAL)
@@ -126,15 +133,16 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
             button.setToolTip(tip)
             button.clicked.connect(partial(self._paint, value))
             self.paints.append(button)
-        self.paint_hint = WrappedLabel("If not, paint first:")
         self.again_button = QPushButton("The one before")
         self.again_button.setToolTip("Show the patch that was labelled before, to label it again")
         self.again_button.clicked.connect(lambda: self._audit(lambda audit: audit.go_back()))
-        section.addWidget(self.as_shown)
-        section.addLayout(row(self.all_tumour, self.all_normal))
-        section.addWidget(self.paint_hint)
-        section.addLayout(row(*self.paints))
-        section.addWidget(self.again_button)
+        inside.addWidget(self.question)
+        inside.addWidget(self.as_shown)
+        inside.addLayout(row(self.all_tumour, self.all_normal))
+        inside.addWidget(WrappedLabel("If not, paint first:"))
+        inside.addLayout(row(*self.paints))
+        inside.addWidget(self.again_button)
+        section.addWidget(self.labelling)
 
     def _answer(self, text: str, how: str) -> QPushButton:
         button = QPushButton(text)
@@ -144,6 +152,7 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
 
     def _build_figures(self) -> None:
         section = self.section("What that tells")
+        self._figures: AuditFigures | None = NO_FIGURES
         self.table = QTableWidget(0, len(COLUMNS))
         self.table.setHorizontalHeaderLabels(COLUMNS)
         self.table.verticalHeader().hide()
@@ -213,6 +222,7 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
             button.setEnabled(not why)
             button.setToolTip(why or what)
         self.place.setText("" if control is None or reason else where(control))
+        self.place.setVisible(bool(self.place.text()))
         self.anew_button.setVisible(control is not None and (control.skipped > 0 or control.left == 0))
 
     def _show_audit(self, audit: AuditControl | None, reason: str) -> None:
@@ -236,13 +246,14 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
             self.bar.setRange(0, len(audit.audit.active))
             self.bar.setValue(len(audit.audit.labelled))
         self.how.setText(HOW if not drawn or audit is None or audit.audit is None else held(audit.audit.held_share))
-        for widget in (self.question, self.as_shown, self.all_tumour, self.all_normal, self.paint_hint, *self.paints):
-            widget.setVisible(labelling)
-        self.again_button.setVisible(labelling)
+        self.labelling.setVisible(labelling)
         self.again_button.setEnabled(audit is not None and audit.can_go_back)
 
     def _show_figures(self, audit: AuditControl | None) -> None:
         figures = None if audit is None else audit.figures
+        if figures is self._figures:
+            return
+        self._figures = figures
         predictions = () if figures is None else figures.predictions
         self.table.setRowCount(len(predictions))
         for line, one in enumerate(predictions):
@@ -252,8 +263,13 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
                 item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
                 item.setToolTip(text)
                 self.table.setItem(line, column, item)
-        self.verdict.setText("" if figures is None else verdict(figures))
-        self.biased.setText("" if figures is None else on_corrections(figures))
+        self.table.setVisible(bool(predictions))
+        for label, text in (
+            (self.verdict, "" if figures is None else verdict(figures)),
+            (self.biased, "" if figures is None else on_corrections(figures)),
+        ):
+            label.setText(text)
+            label.setVisible(bool(text))
 
 
 def where(control: ReviewControl) -> str:
@@ -280,14 +296,13 @@ def cells(one: Audited, title: str) -> tuple[str, str, str]:
     name = f"{title} *" if one.may_have_learnt else title
     if one.estimate is None:
         return name, "–", "–"
-    low, high = one.estimate.dice_95
-    arrow = ""
     if one.change is not None:
-        arrow = " ↑" if one.change[1][0] > 0 else " ↓" if one.change[1][1] < 0 else ""
+        name += " ↑" if one.change[1][0] > 0 else " ↓" if one.change[1][1] < 0 else ""
+    low, high = one.estimate.dice_95
     least, most = one.estimate.area_95
     return (
         name,
-        f"{one.estimate.dice:.2f} ({low:.2f}–{high:.2f}){arrow}",
+        f"{one.estimate.dice:.2f} ({low:.2f}–{high:.2f})",
         f"{one.estimate.area:.2f} ({least:.2f}–{most:.2f})",
     )
 
