@@ -242,6 +242,16 @@ def test_export_refuses_with_a_sentence_what_there_is_not(result):
     assert "no export format" in refusal("export", result, "--format", "docx")
 
 
+def test_audit_says_what_little_is_known_before_patches_were_labelled(result):
+    told = json.loads(run("audit", result, "--json").stdout)
+    assert (told["patches_drawn"], told["patches_labelled"]) == (0, 0)
+    (own,) = told["predictions"]
+    assert own["prediction"] == "own result"
+    assert own["dice"] is None
+    assert own["predicted_mm2"] > 0
+    assert "no slide" in refusal("audit", result, "--slide", "other")
+
+
 def test_import_tells_where_a_file_lands_and_writes_it_as_corrections(result, tmp_path):
     square = [[[200, 100], [400, 100], [400, 300], [200, 300], [200, 100]]]
     feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": square}}

@@ -76,6 +76,7 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
 
     def _build_tour(self) -> None:
         section = self.section("Where to look next")
+        section.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.reason = Banner(INFO)
         section.addWidget(self.reason)
         self.show_uncertainty = QCheckBox("Uncertainty")
@@ -104,6 +105,7 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
 
     def _build_audit(self) -> None:
         section = self.section("Is it good enough?")
+        section.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.how = WrappedLabel(HOW)
         section.addWidget(self.how)
         self.draw_button = QPushButton()
@@ -152,6 +154,7 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
 
     def _build_figures(self) -> None:
         section = self.section("What that tells")
+        section.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._figures: AuditFigures | None = NO_FIGURES
         self.table = QTableWidget(0, len(COLUMNS))
         self.table.setHorizontalHeaderLabels(COLUMNS)
