@@ -76,7 +76,6 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
 
     def _build_tour(self) -> None:
         section = self.section("Where to look next")
-        section.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.reason = Banner(INFO)
         section.addWidget(self.reason)
         self.show_uncertainty = QCheckBox("Uncertainty")
@@ -105,7 +104,6 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
 
     def _build_audit(self) -> None:
         section = self.section("Is it good enough?")
-        section.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.how = WrappedLabel(HOW)
         section.addWidget(self.how)
         self.draw_button = QPushButton()
@@ -154,7 +152,6 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
 
     def _build_figures(self) -> None:
         section = self.section("What that tells")
-        section.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._figures: AuditFigures | None = NO_FIGURES
         self.table = QTableWidget(0, len(COLUMNS))
         self.table.setHorizontalHeaderLabels(COLUMNS)
@@ -172,6 +169,7 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
         self.biased = WrappedLabel("")
         section.addWidget(self.verdict)
         section.addWidget(self.biased)
+        section.addStretch(1)  # takes the height that is left, from all sections
 
     # What the user does
 
