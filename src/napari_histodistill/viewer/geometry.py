@@ -84,3 +84,15 @@ def fly_to(viewer: ViewerModel, middle: tuple[float, float], side: float, share:
     camera = camera_of(viewer)
     camera.center = middle
     camera.zoom = share * min(size) / side
+
+
+def plain_brush(viewer: ViewerModel) -> None:
+    """Let the brush's circle have no background.
+
+    napari 0.9.2 gives every overlay of the canvas a box to stand on. Under the circle it is a black square of 8 px
+    where the mouse was last, drawn from the first change of canvas or theme on that happens with a brush in hand.
+    """
+    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    circle: Any = getattr(overlays, "_brush_circle", None)
+    if hasattr(circle, "box"):
+        circle.box = False

@@ -39,6 +39,8 @@ FRAME_PX: Final = 100
 """Sides of the picture of a frame around a place; the line that is drawn is one of them wide."""
 
 TISSUE_VALUES: Final = {0: "background", 1: "tissue", 3: "artefact"}
+ADDED, REMOVED = 1, 2
+"""Values of a difference: tumour in the prediction (or newer round) only, in the pseudo-mask (or older round) only."""
 PSEUDO_MASK_VALUES: Final = {0: "outside tissue", 1: "tumour", 2: "normal tissue", 3: "ignore"}
 
 
@@ -53,6 +55,7 @@ class Role(enum.StrEnum):
     PREVIEW = "preview"
     PREDICTION = "prediction"
     DIFFERENCE = "difference"
+    COMPARISON = "comparison"
     IMPORT = "import preview"
     UNCERTAINTY = "uncertainty"
     PLACE = "place to look at"
@@ -119,6 +122,12 @@ def prediction_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[An
 def difference_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
     """Layer data of a difference: uint8 (h, w), 1 tumour in the prediction only, 2 in the pseudo-mask only."""
     settings = _settings(slide, frame, Role.DIFFERENCE, mask.shape)
+    return mask, {**settings, "colormap": difference_colours(), "opacity": 0.8}, "labels"
+
+
+def comparison_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of a comparison: uint8 (h, w), 1 tumour in the newer round only, 2 in the older only."""
+    settings = _settings(slide, frame, Role.COMPARISON, mask.shape)
     return mask, {**settings, "colormap": difference_colours(), "opacity": 0.8}, "labels"
 
 
