@@ -97,7 +97,7 @@ class Model:
     def __init__(self, network: SideNetwork, card: ModelCard, device: str = "cpu") -> None:
         self.card, self.device = card, device
         self.network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self._inference = folded(self.network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._inference = folded(self.network).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

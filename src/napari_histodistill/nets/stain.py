@@ -112,7 +112,7 @@ def _to_lab(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 def normalise_stain(image: NDArray[np.uint8], source: StainStatistics, target: StainStatistics) -> NDArray[np.uint8]:
     """An image (..., h, w, 3) whose tissue has the statistics ``source``, in the colours of ``target``; glass stays."""
     scale = np.array(target.std) / source.std
-    shift = target.mean - source.mean * scale
+    shift = np.array(target.mean) - source.mean * scale
     lab = _to_lab(image) * scale.astype(np.float32) + shift.astype(np.float32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Conversion from CIE-LAB")  # colours outside sRGB are clipped, as meant
