@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import imagecodecs
@@ -29,14 +30,20 @@ def _write(path: Path, height: int, width: int, side: int) -> None:
     rng = np.random.default_rng(0)
     shade = np.kron(rng.random((32, 32)), np.ones((16, 16)))[..., None]
     colour = (1 - shade) * np.array([225, 150, 190]) + shade * np.array([140, 80, 160])
-    tissue = _encode(np.clip(colour + rng.normal(0, 8, (TILE, TILE, 1)), 0, 255).astype(np.uint8))
-    glass = _encode(np.full((TILE, TILE, 3), 243, np.uint8))
+    tissue = np.clip(colour + rng.normal(0, 8, (TILE, TILE, 1)), 0, 255).astype(np.uint8)
+    glass = np.full((TILE, TILE, 3), 243, np.uint8)
+    encoded = {True: _encode(tissue), False: _encode(glass)}
 
-    def tiles(factor: int):
+    def inside(start: int, factor: int) -> np.ndarray:
+        centres = (start + np.arange(TILE) + 0.5) * factor
+        return (centres >= FIRST) & (centres < FIRST + side)
+
+    def tiles(factor: int) -> Iterator[bytes]:
         for y in range(0, height // factor, TILE):
             for x in range(0, width // factor, TILE):
-                inside = all(FIRST <= factor * value < FIRST + side for value in (y, x))
-                yield tissue if inside else glass
+                there = inside(y, factor)[:, None] & inside(x, factor)
+                whole = there.all() == there.any()
+                yield encoded[bool(there.all())] if whole else _encode(np.where(there[..., None], tissue, glass))
 
     with tifffile.TiffWriter(path, bigtiff=True) as tif:
         for factor in (1, 4, 16, 64):
