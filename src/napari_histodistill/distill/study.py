@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ def run_study(request: StudyRequest, control: JobControl) -> StudyResult:
 def _run(study: Study, request: StudyRequest, control: JobControl) -> StudyResult:
     entries = _entries(study, request.learn)
     shown = _entries(study, request.show) if request.show else entries
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise StudyError("A study learns in one process: run this without torchrun, or distil on a data set (--data).")
     torch.set_num_threads(request.threads or spare_cores())
     teacher = model_folder(request.teacher)
     with study.distillation_lock():

@@ -113,7 +113,8 @@ class ClusterEngine:
                 while waiting and len(running) < 2 * len(workers):
                     running.add(self._client.submit(predict_tiles, slide, waiting.pop(), pure=False, retries=RETRIES))
                 try:
-                    done = wait(running, timeout=POLL_S, return_when="FIRST_COMPLETED").done
+                    with self._client.as_current():
+                        done = wait(running, timeout=POLL_S, return_when="FIRST_COMPLETED").done
                 except TimeoutError:
                     workers = self._wait_for_workers(work, control)
                     continue
