@@ -116,6 +116,14 @@ def test_only_what_is_looked_at_is_read(s3, monkeypatch):
     assert [key for key in asked if "/c/" in key] == ["0/c/0/0/0"]
 
 
+def test_napari_reads_it_lazily(s3):
+    from napari_histodistill.viewer.reader import get_reader
+
+    ((levels, options, kind),) = get_reader(f"{s3}/slide.zarr")(f"{s3}/slide.zarr")
+    assert (kind, levels[0].shape, options["name"]) == ("image", (SIDE, SIDE, 3), "slide.zarr")
+    assert levels[1][200:204, 200:204].max() < 200
+
+
 def test_segmenting_a_slide_in_a_bucket_leaves_a_study_on_disk(s3, tmp_path):
     result = hd.segment(f"{s3}/slide.zarr", tmp_path / "study", device="cpu", threads=1)
     assert not result.failures, result.failures
