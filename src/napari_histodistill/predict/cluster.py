@@ -113,41 +113,29 @@ class ClusterEngine:
                 while waiting and len(running) < 2 * len(workers):
                     running.add(self._client.submit(predict_tiles, slide, waiting.pop(), pure=False, retries=RETRIES))
                 try:
-                    with self._client.as_current():
+                    with _told(work), self._client.as_current():
                         done = wait(running, timeout=POLL_S, return_when="FIRST_COMPLETED").done
                 except TimeoutError:
                     workers = self._wait_for_workers(work, control)
                     continue
                 running -= done
                 for future in done:
-                    yield from self._result(future, work)
+                    with _told(work):
+                        tiles: list[PredictedTile] = future.result()
+                    yield from tiles
         finally:
-            self._client.cancel(list(running))
-
-    def _result(self, future: Any, work: Work) -> list[PredictedTile]:
-        from concurrent.futures import CancelledError
-
-        from distributed import KilledWorker
-
-        try:
-            tiles: list[PredictedTile] = future.result()
-        except KilledWorker as error:
-            raise ClusterError(
-                f"A task of {work.slide.name} ended worker after worker, as happens when their memory runs out: start "
-                "fewer or larger workers, then resume."
-            ) from error
-        except (CancelledError, OSError) as error:
-            raise ClusterError(f"The dask scheduler is gone ({error}): start it again, then resume.") from error
-        return tiles
+            for future in running:
+                future.release()  # nobody waits for it any more: the scheduler drops what has not begun
 
     def _wait_for_workers(self, work: Work, control: JobControl) -> dict[str, int]:
         """Threads of each worker, by address."""
         for _ in range(max(1, round(LONELY_S / POLL_S))):
             control.checkpoint()
             try:
-                workers: dict[str, int] = self._client.nthreads()
-            except OSError as error:
-                raise ClusterError(f"The dask scheduler is gone ({error}): start it again, then resume.") from error
+                with _told(work):
+                    workers: dict[str, int] = self._client.nthreads()
+            except TimeoutError:
+                continue
             if workers:
                 return workers
             control.progress(0, 0, "Waiting for a worker")
@@ -155,6 +143,24 @@ class ClusterEngine:
         raise ClusterError(
             f"The cluster has no worker for {work.slide.name}: start some ('dask worker ADDRESS'), then resume."
         )
+
+
+@contextmanager
+def _told(work: Work) -> Iterator[None]:
+    """Make sentences of what dask raises where workers die or the scheduler is gone; a timeout stays one."""
+    from distributed import CancelledError, KilledWorker
+
+    try:
+        yield
+    except KilledWorker as error:
+        raise ClusterError(
+            f"A task of {work.slide.name} ended worker after worker, as happens when their memory runs out: start "
+            "fewer or larger workers, then resume."
+        ) from error
+    except TimeoutError:
+        raise
+    except (CancelledError, OSError) as error:
+        raise ClusterError(f"The dask scheduler is gone ({error}): start it again, then resume.") from error
 
 
 # What follows runs on the workers.
@@ -210,7 +216,7 @@ def predict_tiles(work: SlideOnWorkers, tiles: list[int]) -> list[PredictedTile]
             with torch_threads(work.threads):
                 computed = predicted(tiles, slide=slide, tiling=work.tiling, model=model, control=InlineControl())
                 return [replace(tile, values=tile.map(work.tiling), reduced=True) for tile in computed]
-        except HistodistillError as error:
+        except (HistodistillError, OSError) as error:
             raise HistodistillError(f"On worker {worker.address}: {error}") from error
 
 
