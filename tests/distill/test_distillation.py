@@ -211,7 +211,7 @@ def test_torchrun_of_the_command_gives_the_folder_that_one_process_gives(teacher
             check=True,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=180,
+            timeout=600,
             env=ENVIRONMENT,
         ).stdout
         assert told.count("Best model, from") == 1  # one process speaks
