@@ -29,6 +29,7 @@ JOBS = {
     "distill": "distill_dataset",
     "evaluate": "evaluate_model",
     "demo": "sample_slide",
+    "study": "open_study",
 }
 
 

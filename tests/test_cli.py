@@ -52,7 +52,18 @@ def no_mpp(tmp_path_factory) -> Path:
 def test_help_lists_commands_in_the_order_of_the_work_without_loading_what_computes():
     listed = run("--help").stdout.partition("Commands:")[2].splitlines()
     names = [line.split()[0] for line in listed if line.strip()]
-    assert names == ["info", "segment", "import", "export", "cut", "train-teacher", "distill", "evaluate", "demo"]
+    assert names == [
+        "info",
+        "segment",
+        "study",
+        "import",
+        "export",
+        "cut",
+        "train-teacher",
+        "distill",
+        "evaluate",
+        "demo",
+    ]
     script = (
         "import sys\n"
         "from napari_histodistill.cli import main\n"
@@ -265,3 +276,22 @@ def test_several_slides_share_a_study_and_one_that_fails_is_told_at_the_end(slid
 def test_a_cluster_is_either_here_or_elsewhere(slide, tmp_path):
     where = ("--scheduler", "tcp://127.0.0.1:9", "--local-cluster", "2")
     assert "either --scheduler or --local-cluster" in refusal("segment", slide, "--study", tmp_path / "study", *where)
+
+
+def test_which_slides_a_study_holds(slide, tmp_path):
+    study, moved = tmp_path / "study", tmp_path / "here.tiff"
+    moved.write_bytes(slide.read_bytes())
+    assert run("study", "add", study, moved).exit_code == 0
+    assert run("study", "label", study, "here", "tumour").exit_code == 0
+    assert run("study", "list", study).stdout == "here.tiff\ttumour\tnot opened yet\n"
+    moved.rename(tmp_path / "there.tiff")
+    assert "missing: moved" in run("study", "list", study).stdout
+    assert "another slide" in refusal("study", "relink", study, __file__, "--slide", "here")
+    assert run("study", "relink", study, tmp_path).exit_code == 0
+    assert "there.tiff" in run("study", "remove", study, "there").stdout
+    assert json.loads(run("study", "list", study, "--json").stdout) == {"slides": []}
+    assert "choose one of" in refusal("study", "restore", study, "nothing")
+    assert run("study", "restore", study, "there.tiff").exit_code == 0
+    (found,) = json.loads(run("study", "list", study, "--json").stdout)["slides"]
+    assert (found["slide"], found["label"], found["there"]) == ("there.tiff", "tumour", True)
+    assert (found["predicted"], found["strokes"], found["tumour_mm2"]) == (False, 0, None)
