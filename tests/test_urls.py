@@ -120,7 +120,7 @@ def test_napari_reads_it_lazily(s3):
     from napari_histodistill.viewer.reader import get_reader
 
     ((levels, options, kind),) = get_reader(f"{s3}/slide.zarr")(f"{s3}/slide.zarr")
-    assert (kind, levels[0].shape, options["name"]) == ("image", (SIDE, SIDE, 3), "slide.zarr")
+    assert (kind, levels[0].shape, options["name"]) == ("image", (SIDE, SIDE, 3), "slide")
     assert levels[1][200:204, 200:204].max() < 200
 
 
