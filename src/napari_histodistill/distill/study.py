@@ -145,8 +145,8 @@ def _begin_round(rounds: Rounds, request: StudyRequest) -> None:
     }
     now = json.loads(json.dumps(begun_with))
     path = rounds.folder / "round.json"
-    if (rounds.folder / CHECKPOINT).exists():
-        before = read_document(path, ROUND_FORMAT, VERSION)["settings"]
+    before = read_document(path, ROUND_FORMAT, VERSION)["settings"] if (rounds.folder / CHECKPOINT).exists() else {}
+    if before.get("number") == rounds.next:  # else the checkpoint is of a round that was killed when it was done
         require_same(f"Round {rounds.next} in {rounds.folder}", before, now)
     else:
         write_document(path, ROUND_FORMAT, VERSION, {"settings": now})

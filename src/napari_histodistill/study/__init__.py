@@ -1,8 +1,9 @@
 """The study: a folder on disk with slides, predictions, pseudo-masks and corrections; versioned, written atomically."""
 
 from napari_histodistill.study.corrections import Corrections, Origin
-from napari_histodistill.study.files import FileLock, StudyError
+from napari_histodistill.study.files import StudyError
 from napari_histodistill.study.journal import Entry, Patch, timeline
+from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunRecord, RunState
 from napari_histodistill.study.study import SlideLabel, Study, StudySlide

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_histodistill.slide.labels import IGNORE
-from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
+from napari_histodistill.study.files import StudyError, read_document, way_out, write_document
 from napari_histodistill.study.journal import TILE, Entry, Journal, Patch, Scan, numbered, timeline
+from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 
 if TYPE_CHECKING:
@@ -189,7 +190,9 @@ class Corrections:
         if self.exist and not self._journal.exists:
             lost = sum(self._array_window(*tile) is None for tile in _tiles_in(0, 0, *self.shape))
             if lost:
-                said.append(f"{lost} damaged tile(s) of {self._array_folder} were passed over: restore it from a copy.")
+                said.append(
+                    f"{lost} damaged tile(s) of {self._array_folder} were passed over: {way_out(self._array_folder)}."
+                )
         return said
 
     # Writing
@@ -286,11 +289,8 @@ class Corrections:
                 return
             for (y, x), changes in tiles.items():
                 self._write_tile(array, y, x, changes)
-        except OSError as error:
-            raise StudyError(
-                f"{self._array_folder} cannot be written ({error.strerror}): free disk space. No correction is lost, "
-                "they are in the journal."
-            ) from error
+        except StudyError as error:
+            raise StudyError(f"{error} No correction is lost, they are in the journal.") from error
         sequence = max((entry.sequence for entry in entries), default=0)
         self._write_mark(_Mark(max(sequence, self._mark().sequence), end, self._journal.identity()))
 
@@ -311,11 +311,8 @@ class Corrections:
         lock = FileLock(self._folder / "corrections.lock", f"The corrections of {self._name}", tries=LOCK_TRIES)
         try:
             lock.acquire()
-        except OSError as error:
-            raise StudyError(
-                f"{self._folder} cannot be written ({error.strerror}): your corrections are not saved. Make the folder "
-                "writable, or copy the study to one that is."
-            ) from error
+        except StudyError as error:
+            raise StudyError(f"{str(error).removesuffix('.')}; your last corrections are not saved yet.") from error
         try:
             if not self._journal.exists:
                 self._begin_journal()
@@ -355,7 +352,6 @@ class Corrections:
             name="corrections",
             fill=NO_CORRECTION,
             multiscale=False,
-            checksums=True,
         )
 
     def _mark(self) -> _Mark:

@@ -19,7 +19,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
-from napari_histodistill.study.files import StudyError
+from napari_histodistill.study.files import DamagedError, way_out, writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ class Pyramid:
             paths = [dataset["path"] for dataset in ome["multiscales"][0]["datasets"]]
             self.levels: tuple[zarr.Array[Any], ...] = tuple(_array(group, path) for path in paths)
         except (OSError, KeyError, ValueError, TypeError) as error:
-            raise StudyError(f"{folder} is no OME-Zarr that can be read ({error}): restore it from a copy.") from error
+            raise DamagedError(f"{folder} is no OME-Zarr that can be read ({error}): {way_out(folder)}.") from error
         self.kind: Kind = "labels" if "image-label" in ome else "image"
 
     @classmethod
@@ -79,7 +79,6 @@ class Pyramid:
         name: str,
         fill: int = 0,
         multiscale: bool = True,
-        checksums: bool = False,
     ) -> Pyramid:
         """Make an empty one in place of whatever ``folder`` holds; after a crash it is there whole or not at all.
 
@@ -89,27 +88,20 @@ class Pyramid:
             Shape of the finest level and where it lies; scale and translation follow from it.
         fill : int
             Value of what was never written; takes no space on disk.
-        checksums : bool
-            Whether a damaged chunk is to be noticed when it is read.
+
+        Raises
+        ------
+        StudyError
+            If the folder above is not there or cannot be written.
         """
         new = folder.with_name(f"{folder.name}.partial")
-        for leftover in (new, folder):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        shapes = level_shapes(grid.shape) if multiscale else [grid.shape]
-        group = zarr.create_group(new, zarr_format=3, attributes={"ome": _metadata(grid, shapes, kind, name)})
-        for index, shape in enumerate(shapes):
-            chunks = (min(CHUNK, shape[0]), min(CHUNK, shape[1]))
-            group.create_array(
-                str(index),
-                shape=shape,
-                chunks=chunks,
-                dtype=np.uint8,
-                fill_value=fill,
-                dimension_names=["y", "x"],
-                compressors=ZstdCodec(level=0, checksum=checksums),
-            )
-        new.rename(folder)
+        with writing(folder):
+            for leftover in (new, folder):
+                if leftover.exists():
+                    shutil.rmtree(leftover)
+            new.mkdir()  # and not what is above: that may be away for the moment
+            _create_heads(new, grid, kind, name=name, fill=fill, multiscale=multiscale)
+            new.rename(folder)
         return cls(folder, "r+")
 
     @property
@@ -123,14 +115,42 @@ class Pyramid:
         return np.asarray(self.levels[0][y : y + height, x : x + width])
 
     def write(self, y: int, x: int, block: UInt8) -> None:
-        """Write a block into the finest level and bring what lies under it in the others up to date."""
+        """Write a block into the finest level and bring what lies under it in the others up to date.
+
+        Raises
+        ------
+        StudyError
+            If the disk is full or the folder is gone or cannot be written.
+        """
+        with writing(self.folder):
+            (self.folder / "zarr.json").stat()  # zarr would make the folders anew where a disk is away for the moment
+            self.levels[0][y : y + block.shape[0], x : x + block.shape[1]] = block
+            self.reduce(y, x, *block.shape)
+
+    def reduce(self, y: int, x: int, height: int, width: int) -> None:
+        """Bring what lies under a window of the finest level up to date."""
         reduce = _reduce_image if self.kind == "image" else _reduce_labels
-        top, bottom, left, right = y, y + block.shape[0], x, x + block.shape[1]
-        self.levels[0][top:bottom, left:right] = block
+        top, bottom, left, right = y, y + height, x, x + width
         for fine, coarse in zip(self.levels, self.levels[1:], strict=False):
             top, bottom = _covered(top, bottom, fine.shape[0], coarse.shape[0])
             left, right = _covered(left, right, fine.shape[1], coarse.shape[1])
             coarse[top:bottom, left:right] = reduce(fine, coarse.shape, top, bottom, left, right)
+
+
+def _create_heads(folder: Path, grid: WorkingGrid, kind: Kind, *, name: str, fill: int, multiscale: bool) -> None:
+    """Groups and arrays without a chunk, in an empty folder; a damaged chunk is noticed when it is read."""
+    shapes = level_shapes(grid.shape) if multiscale else [grid.shape]
+    group = zarr.create_group(folder, zarr_format=3, attributes={"ome": _metadata(grid, shapes, kind, name)})
+    for index, shape in enumerate(shapes):
+        group.create_array(
+            str(index),
+            shape=shape,
+            chunks=(min(CHUNK, shape[0]), min(CHUNK, shape[1])),
+            dtype=np.uint8,
+            fill_value=fill,
+            dimension_names=["y", "x"],
+            compressors=ZstdCodec(level=0, checksum=True),
+        )
 
 
 def level_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
