@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from napari_histodistill.mil.settings import Epoch
 
 FORMAT, VERSION = "histodistill-rounds", 1
+ROUND_FORMAT = "histodistill-round"
+"""Of ``round.json``: what the round of a study that is under way was begun with."""
 TEACHER = "teacher"
 
 
@@ -208,8 +210,7 @@ class Rounds:
     def save(self) -> None:
         """Write the best model's copy, the lines, and the state."""
         copy_model(self.model(self.roles.best), self.folder)
-        lines = "".join(json.dumps(asdict(r), allow_nan=False) + "\n" for r in self.rounds)
-        write_atomically(self.folder / "rounds.jsonl", lines.encode())
+        write_atomically(self.folder / "rounds.jsonl", self.lines().encode())
         content = {
             "settings": self.settings,
             "roles": asdict(self.roles),
@@ -217,6 +218,10 @@ class Rounds:
             "checksums": self._checksums(),
         }
         write_document(self.folder / "state.json", FORMAT, VERSION, content, copy=True)
+
+    def lines(self) -> str:
+        """The text of ``rounds.jsonl``."""
+        return "".join(json.dumps(asdict(record), allow_nan=False) + "\n" for record in self.rounds)
 
     def _checksums(self) -> dict[str, dict[str, int]]:
         """Of the files of every model, by its folder; those of models from before stay as they were."""

@@ -12,7 +12,7 @@ import torch
 from napari_histodistill.distill.distillation import StudentPlan, distil_rounds
 from napari_histodistill.distill.job import Begun, Landed, StudyRequest, StudyResult
 from napari_histodistill.distill.preview import Previewer
-from napari_histodistill.distill.rounds import Rounds, require_same
+from napari_histodistill.distill.rounds import ROUND_FORMAT, VERSION, Rounds, require_same
 from napari_histodistill.distill.selection import NoEvidence
 from napari_histodistill.distill.slides import NothingToLearnError, StudyMaterial, TileSettings, tile_side
 from napari_histodistill.mil.trainer import CHECKPOINT, make_fabric
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.rounds import Round
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.study import StudySlide
-
-
-ROUND_FORMAT, VERSION = "histodistill-round", 1
-"""Of ``round.json``: what the round that is under way was begun with."""
 
 
 def run_study(request: StudyRequest, control: JobControl) -> StudyResult:

@@ -451,6 +451,6 @@ class StudySlide:
         pyramid = run.pseudo_mask
         if pyramid is None:
             raise StudyError(f"{self.known_path.name} has no pseudo-mask yet: run the teacher first.")
-        stored = pyramid.levels[0]
-        for y in range(0, stored.shape[0], rows):
-            yield y, self.corrected(y, 0, np.asarray(stored[y : y + rows]))
+        height, width = pyramid.shape
+        for y in range(0, height, rows):
+            yield y, self.corrected(y, 0, pyramid.read(y, 0, min(rows, height - y), width))
