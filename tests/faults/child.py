@@ -26,13 +26,15 @@ from napari.components import ViewerModel
 
 from napari_histodistill.distill import StudyRequest, distill_study, find_recipe
 from napari_histodistill.distill.rounds import Round, Rounds
+from napari_histodistill.distill.study import run_study as _loaded_before_forking
 from napari_histodistill.jobs import InlineControl
+from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.slide import open_slide
 from napari_histodistill.viewer.correct import Tool
 from napari_histodistill.viewer.layers import Role, add_layer, slide_layer
 from napari_histodistill.viewer.slides import SlideViews
 
-__all__ = ["distil", "paint", "session_on"]
+__all__ = ["_loaded_before_forking", "distil", "paint"]
 
 PAUSE_S = (0.05, 0.3)
 """Between strokes; people are slower."""
@@ -75,7 +77,7 @@ class Loop:
                     self._calls.put(lambda result=end.value: done(result))
                     return
                 self._calls.put(lambda event=event: progress(event))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - every failure of a job goes to whoever started it
             self._calls.put(lambda error=error: failed(error))
 
     def timer(self, seconds: float, function: Callable[[], None]) -> LoopTimer:
@@ -139,17 +141,15 @@ class Session:
             self.control.redo()
         else:
             height, width = self.result.mask.shape
-            self.control.pick(Tool.BRUSH, rng.randrange(4))
-            layer = self.view.layer(Role.PSEUDO_MASK)
-            value = 0 if layer.mode == "erase" else layer.selected_label
-            layer.paint((rng.randrange(height), rng.randrange(width)), value)
+            self.paint(rng.randrange(height), rng.randrange(width), rng.randrange(4))
+
+    def paint(self, y: int, x: int, value: int) -> None:
+        """A dab of the brush, or of the eraser for 0."""
+        self.control.pick(Tool.BRUSH, value)
+        self.view.layer(Role.PSEUDO_MASK).paint((y, x), value)
 
     def close(self) -> None:
         self.views.close()
-
-
-def session_on(slide: Path, study: Path) -> Session:
-    return Session(slide, study)
 
 
 def kill_at_file_operation(study: Path, count: int) -> None:
@@ -169,7 +169,7 @@ def kill_at_file_operation(study: Path, count: int) -> None:
 def paint(slide: Path, study: Path, log: Log, seed: int) -> None:
     """Paint until killed; log every step that is made, and how many are in the study."""
     rng = random.Random(seed)
-    session = session_on(slide, study)
+    session = Session(slide, study)
     made = 0
 
     def on_stepped(entry: Any) -> None:
@@ -208,6 +208,8 @@ def distil(study: Path, teacher: Path, log: Log, seed: int) -> None:
     def told(progress: Any) -> None:
         if isinstance(progress.payload, Round):
             log("round", progress.payload.number)
+        elif isinstance(progress.payload, Epoch):
+            log("epoch")
 
     log("open")
     rng = random.Random(seed)
@@ -224,5 +226,5 @@ def run(work: Callable[..., None], log: Log, *args: Any) -> None:
     """Do ``work``; an error that it ends with is logged."""
     try:
         work(*args)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - the log is all that is left of this process
         log("error", traceback.format_exc())

@@ -1,4 +1,4 @@
-"""Kills processes that paint and distil on a study, at random moments, and compares what is left with what was acknowledged.
+"""Kills processes that paint and distil on a study at random moments, and compares what is left with what was said.
 
 ``python tests/faults/harness.py --kills 200 --seed 1`` prints one line of JSON. Half of the kills come after a random
 time, half at a random operation on a file of the study, where a crash does most harm.
@@ -36,8 +36,8 @@ from napari_histodistill.study import NO_CORRECTION, Entry, RunState, SlideLabel
 STUDY_LIFE = 20
 """Kills that one study goes through."""
 PROMISED_S = 2.0
-LONGEST_S = 3.0
-"""From the start of the work to the kill."""
+LONGEST_S, LONGEST_DISTILLING_S = 3.0, 12.0
+"""From when the study is open to the kill."""
 OPERATIONS = 150
 
 
@@ -59,6 +59,7 @@ class Figures:
     rounds_lost: int = 0
     predictions_acknowledged: int = 0
     predictions_lost: int = 0
+    epochs_seen: int = 0
     errors: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -210,7 +211,8 @@ class Harness:
             cache=str(self._folder / "cache"),
             **{name: str(path) for name, path in logs.items()},
         )
-        self_killed = self._let_work(logs, LONGEST_S if in_operation else self._rng.uniform(0, LONGEST_S))
+        longest = LONGEST_DISTILLING_S if "distil" in works else LONGEST_S
+        self_killed = self._let_work(logs, longest if in_operation else self._rng.uniform(0, longest))
         if not self_killed:
             os.killpg(group, signal.SIGKILL)
             self._zygote.wait()
@@ -278,6 +280,7 @@ class Harness:
         rounds = Rounds.open(folders[-1]).rounds if folders else []
         done = [line[2] for line in distilled if line[1] == "round"]
         self.figures.rounds_acknowledged += len(done)
+        self.figures.epochs_seen += sum(line[1] == "epoch" for line in distilled)
         self._rounds = max([self._rounds, *done])
         self.figures.rounds_lost += max(0, self._rounds - len(rounds))
         for number in (line[2] for line in distilled if line[1] == "predicted"):
@@ -311,7 +314,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--distilling", type=float, default=0.6, help="share of kills with a distillation beside")
+    parser.add_argument("--distilling", type=float, default=0.3, help="share of kills with a distillation beside")
     options = parser.parse_args()
     figures = kill_often(options.kills, options.seed, distilling=options.distilling)
     print(json.dumps(asdict(figures)))
