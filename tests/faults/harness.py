@@ -26,6 +26,7 @@ import numpy as np
 import tifffile
 from damage import check
 
+from napari_histodistill.distill import find_recipe
 from napari_histodistill.distill.rounds import Rounds
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.nets.card import CARD_NAME, WEIGHTS_NAME, model_folder, read_card
@@ -39,6 +40,8 @@ PROMISED_S = 2.0
 LONGEST_S, LONGEST_DISTILLING_S = 3.0, 12.0
 """From when the study is open to the kill."""
 OPERATIONS = 150
+RECIPE = find_recipe("default")
+RECIPE = replace(RECIPE, targets=replace(RECIPE.targets, views=1), batch=2, crop=64)
 
 
 @dataclass

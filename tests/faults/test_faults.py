@@ -16,9 +16,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import child
 from damage import check
-from harness import Harness, begin_study, draw_slide, plain_teacher
+from harness import RECIPE, Harness, begin_study, draw_slide, plain_teacher
 
-from napari_histodistill.distill import StudyRequest, distill_study, find_recipe
+from napari_histodistill.distill import StudyRequest, distill_study
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import InlineControl
 from napari_histodistill.predict import PredictRequest, predict_slide
@@ -26,8 +26,6 @@ from napari_histodistill.study import NO_CORRECTION, RunState, Study, StudyError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, kills and mounts")
 needs_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="mounts or becomes another user")
-RECIPE = find_recipe("default")
-RECIPE = replace(RECIPE, targets=replace(RECIPE.targets, views=1), batch=2, crop=64)
 
 
 @pytest.fixture(scope="module")

@@ -166,6 +166,14 @@ class Study:
         return entry
 
 
+def _is_there(path: Path) -> bool:
+    """Whether a file can be seen; where it lies may be closed to this user."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def tissue_array(folder: Path, document: dict[str, Any]) -> Path:
     """Where the array lies that a ``tissue.json`` in a slide's folder is about.
 
@@ -223,7 +231,7 @@ class StudySlide:
             grid = WorkingGrid(*pairs)
             relative = Path(os.path.normpath(folder / document["path_from_study"]))
             absolute = Path(document["path"])
-            known_path = relative if relative.exists() or not absolute.exists() else absolute
+            known_path = relative if _is_there(relative) or not _is_there(absolute) else absolute
             y, x = document["origin"]
             label = SlideLabel(document.get("label", SlideLabel.UNKNOWN))
             return cls(folder, document["fingerprint"], grid, known_path, (y, x), label)
@@ -256,7 +264,7 @@ class StudySlide:
     @property
     def slide_path(self) -> Path:
         """The slide file; `StudyError` if it is no longer there."""
-        if not self.known_path.exists():
+        if not _is_there(self.known_path):
             raise StudyError(
                 f"{self.known_path} is no longer there: move the slide back, or open it from its new place with this "
                 "study (it is known by its content)."
