@@ -1,6 +1,6 @@
 """Damages files of a study, and says what a study holds, to tell whether anything was lost unsaid.
 
-``python tests/faults/damage.py --inputs 100 --seed 1`` damages so many files, one after another, checks and repairs, and
+``python tests/faults/damage.py --inputs 100 --seed 1`` damages so many files, one at a time, checks and repairs, and
 prints one line of JSON.
 """
 
