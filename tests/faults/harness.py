@@ -317,7 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--distilling", type=float, default=0.3, help="share of kills with a distillation beside")
+    parser.add_argument("--distilling", type=float, default=0.2, help="share of kills with a distillation beside")
     options = parser.parse_args()
     figures = kill_often(options.kills, options.seed, distilling=options.distilling)
     print(json.dumps(asdict(figures)))
