@@ -20,8 +20,8 @@ from napari_histodistill.cli import main
 from napari_histodistill.distill.rounds import Rounds
 from napari_histodistill.jobs import InlineControl
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
-from napari_histodistill.study import NO_CORRECTION, RunState, SlideLabel, Study, StudyError
-from napari_histodistill.study.files import NewerError, read_one_document
+from napari_histodistill.study import NO_CORRECTION, RunState, SlideLabel, Study, StudyError, audit
+from napari_histodistill.study.files import NewerError, read_one_document, write_document
 from napari_histodistill.study.locks import Holder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
@@ -143,6 +143,16 @@ def test_a_damaged_document_is_read_from_its_copy_and_put_back(study, slide):
     assert report.sound
     assert read_one_document(slide / "slide.json", "histodistill-slide", 1)["label"] == "tumour"
     assert '"normal"' in next(Path(report.aside).rglob("slide.json")).read_text()
+
+
+def test_an_audit_comes_back_from_its_copy_and_without_one_its_loss_is_told(study, slide):
+    write_document(slide / "audit.json", audit.FORMAT, audit.VERSION, {"seed": 1}, copy=True)
+    spoil(slide / "audit.json")
+    assert check(study, repair=True).sound
+    for name in ("audit.json", "audit.json.copy"):
+        spoil(slide / name)
+    assert check(study, repair=True).damaged[0].lost.startswith("the audit")
+    assert not (slide / "audit.json").exists()
 
 
 def test_a_slide_whose_record_is_lost_is_found_again_when_it_is_opened(study, slide):

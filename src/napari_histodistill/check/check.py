@@ -15,6 +15,7 @@ from napari_histodistill.study import FileLock, StudyError
 from napari_histodistill.study.files import write_document
 from napari_histodistill.study.locks import Holder
 from napari_histodistill.study.study import STUDY_FORMAT, VERSION
+from napari_histodistill.urls import require_disk, to_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,7 @@ def check_study(request: CheckRequest, control: JobControl) -> Report:
     StudyError
         If the folder holds no study, a newer version wrote it, or, to repair, another process is writing to it.
     """
+    require_disk(to_path(request.study))
     folder = request.study.absolute()
     if not (folder / "study.json").exists() and not (folder / "slides").is_dir():
         raise StudyError(f"{folder} holds no study: choose a folder with study.json in it.")

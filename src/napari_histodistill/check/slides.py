@@ -10,7 +10,7 @@ import numpy as np
 from napari_histodistill.check.arrays import damaged_chunks, settle_coarse, settle_heads
 from napari_histodistill.predict.predict import write_pseudo_mask
 from napari_histodistill.slide.grid import WorkingGrid
-from napari_histodistill.study import NO_CORRECTION, Pyramid, Run, RunState, StudySlide
+from napari_histodistill.study import NO_CORRECTION, Pyramid, Run, RunState, StudySlide, audit, review
 from napari_histodistill.study.files import DamagedError, StudyError, copy_of
 from napari_histodistill.study.pyramid import Plan
 from napari_histodistill.study.run import FORMAT as RUN_FORMAT
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
 
 
+_LONE_DOCUMENTS = (
+    ("audit.json", audit.FORMAT, audit.VERSION, "the audit: patches that were drawn, and what a person said of them"),
+    ("review.json", review.FORMAT, review.VERSION, "which places a person has seen"),
+)
 _NO_HEAD = (OSError, LookupError, ValueError, TypeError, ArithmeticError)
 
 
@@ -46,11 +50,22 @@ def check_slide(inspection: Inspection, folder: Path, control: JobControl) -> No
         return
     _check_tissue(inspection, entry)
     _check_corrections(inspection, entry)
+    for name, kind, version, lost in _LONE_DOCUMENTS:
+        _check_lone(inspection, folder / name, kind, version, lost)
     for run in sorted([*folder.glob("runs/*/"), *folder.glob("predictions/*/")]):
         control.checkpoint()
         busy = entry.predictions_lock() if run.parent.name == "predictions" else entry.lock()
         if inspection.repair or not busy.held_by_anyone():
             _check_run(inspection, entry, run, control)
+
+
+def _check_lone(inspection: Inspection, path: Path, kind: str, version: int, lost: str) -> None:
+    """A document that nothing else can bring back but its copy."""
+    if path.exists() or copy_of(path).exists():
+        document, problem = inspection.document(path, kind, version)
+        if document is None:
+            remedy = "move it aside"
+            inspection.found(path, problem, remedy, lambda: inspection.set_aside(path, copy_of(path)), lost=lost)
 
 
 def _check_tissue(inspection: Inspection, entry: StudySlide) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from napari_histodistill import __version__
+from napari_histodistill.cli.membership import study_commands
 from napari_histodistill.cli.slides import demo, info, segment
-from napari_histodistill.cli.study import check, export, import_file
+from napari_histodistill.cli.study import audit, check, export, import_file
 from napari_histodistill.cli.training import cut, distill, evaluate, train_teacher
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled
@@ -52,5 +53,18 @@ def main() -> None:
     """Tumour masks for H&E slides, from models trained on image-level labels only. For research, not for diagnosis."""
 
 
-for _command in (info, segment, import_file, export, check, cut, train_teacher, distill, evaluate, demo):
+for _command in (
+    info,
+    segment,
+    study_commands,
+    import_file,
+    export,
+    audit,
+    check,
+    cut,
+    train_teacher,
+    distill,
+    evaluate,
+    demo,
+):
     main.add_command(_command)

@@ -10,13 +10,14 @@ import numpy as np
 
 from napari_histodistill.slide.added_levels import TILE, AddedLevels
 from napari_histodistill.slide.errors import MppError, RegionError, SlideError
-from napari_histodistill.slide.fingerprint import fingerprint
+from napari_histodistill.slide.fingerprint import fingerprint, fingerprint_of_pixels
 from napari_histodistill.slide.icc import to_srgb
 from napari_histodistill.slide.levels import Level, plan_levels
 from napari_histodistill.slide.metadata import MPP_RANGE, checked_mpp, is_plausible
 from napari_histodistill.slide.reader import Failure, TileReader, assemble, filled
 from napari_histodistill.slide.resample import read_window
 from napari_histodistill.slide.sources import SourceLevel
+from napari_histodistill.urls import UrlPath
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,8 +105,8 @@ class Slide:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Name of the slide's content: 32 hexadecimal digits that a copy of the file shares."""
-        return fingerprint(self.path)
+        """Name of the slide's content: 32 hexadecimal digits that a copy shares (at a URL: others)."""
+        return fingerprint_of_pixels(self._source) if isinstance(self.path, UrlPath) else fingerprint(self.path)
 
     def require_mpp(self) -> tuple[float, float]:
         """Pixel size of level 0 as (y, x) in µm. Raises MppError where it is unknown."""
@@ -163,19 +164,32 @@ class Slide:
 
     def thumbnail(self, max_side: int = 1024, control: Control | None = None) -> NDArray[np.uint8]:
         """The whole slide with at most `max_side` px on its longer side: uint8 (height, width, 3)."""
+        return self.overview(self._shrunk(max_side), control)
+
+    def quick_thumbnail(self, max_side: int) -> NDArray[np.uint8] | None:
+        """`thumbnail` where no added level has to be computed for it, else None."""
+        shape = self._shrunk(max_side)
+        return self.read_resampled(shape, 0, 0, *shape, added=True) if self._is_quick(shape) else None
+
+    def _shrunk(self, max_side: int) -> tuple[int, int]:
         shrink = min(1.0, max_side / max(self.shape))
-        return self.overview((max(1, round(self.shape[0] * shrink)), max(1, round(self.shape[1] * shrink))), control)
+        return max(1, round(self.shape[0] * shrink)), max(1, round(self.shape[1] * shrink))
 
     def overview(self, shape: tuple[int, int], control: Control | None = None) -> NDArray[np.uint8]:
         """The whole slide on a grid of `shape`: uint8 (height, width, 3).
 
         Where the file has no level near that size and level 0 is large, the added levels are computed first.
         """
-        finest = max(index for index in range(len(self.levels)) if index == 0 or self._is_fine_enough(index, shape))
-        stored = max(index for index in self._stored if index <= finest)
-        if math.prod(self.levels[stored].shape) > _DIRECT_PIXELS and not self.levels[finest].stored:
+        if not self._is_quick(shape):
             self.build_added_levels(control)
         return self.read_resampled(shape, 0, 0, *shape, added=True)
+
+    def _is_quick(self, shape: tuple[int, int]) -> bool:
+        """Whether an overview takes reading few pixels, or added levels that are there."""
+        finest = max(index for index in range(len(self.levels)) if index == 0 or self._is_fine_enough(index, shape))
+        stored = max(index for index in self._stored if index <= finest)
+        few = math.prod(self.levels[stored].shape) <= _DIRECT_PIXELS
+        return few or self.levels[finest].stored or self.added_levels_complete
 
     def _is_fine_enough(self, level: int, shape: tuple[int, int]) -> bool:
         return all(have >= 0.99 * want for have, want in zip(self.levels[level].shape, shape, strict=True))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.urls import UrlPath, require_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,9 @@ def writing(path: Path, advice: str = "free disk space or choose another folder"
 
 
 def study_of(path: Path) -> Path | None:
-    """The study's folder that a file lies in, if it lies in one."""
+    """The study's folder on a disk that a file lies in, if it lies in one."""
+    if isinstance(path, UrlPath):
+        return None
     return next((folder for folder in path.absolute().parents if (folder / "study.json").exists()), None)
 
 
@@ -66,6 +69,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     StudyError
         If the disk is full or the folder cannot be written.
     """
+    require_disk(path)
     with writing(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         try:

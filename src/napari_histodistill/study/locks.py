@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from napari_histodistill.study.files import StudyError, study_of, writing
+from napari_histodistill.urls import UrlPath, require_disk
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -109,6 +110,7 @@ class FileLock:
             If somebody else holds it (the message names who, and what to do), or the folder cannot be written, or its
             file system has no locks.
         """
+        require_disk(self.path)
         with writing(self.path.parent, "see that the folder is there, can be written, and its disk has room"):
             file = self._lock_patiently()
             try:
@@ -149,6 +151,8 @@ class FileLock:
         """Whether some process, this one included, holds the lock now; a folder need not be writable for this."""
         if self._file is not None:
             return True
+        if isinstance(self.path, UrlPath):
+            return False
         try:
             with self.path.open("rb") as file:
                 return not _lock(file, shared=True)

@@ -23,6 +23,7 @@ from zarr.storage import MemoryStore
 
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.study.files import DamagedError, way_out, writing
+from napari_histodistill.urls import require_disk, zarr_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,7 +118,7 @@ class Pyramid:
     def __init__(self, folder: Path, mode: Literal["r", "r+"] = "r") -> None:
         self.folder = folder
         try:
-            group = zarr.open_group(folder, mode=mode, zarr_format=3)
+            group = zarr.open_group(zarr_store(folder), mode=mode, zarr_format=3)
             ome: Any = group.attrs["ome"]
             paths = [dataset["path"] for dataset in ome["multiscales"][0]["datasets"]]
             self.levels: tuple[zarr.Array[Any], ...] = tuple(_array(group, path) for path in paths)
@@ -150,6 +151,7 @@ class Pyramid:
         StudyError
             If the folder above is not there or cannot be written.
         """
+        require_disk(folder)
         new = folder.with_name(f"{folder.name}.partial")
         with writing(folder):
             for leftover in (new, folder):

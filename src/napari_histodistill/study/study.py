@@ -8,8 +8,11 @@
                        tissue.json, tissue.ome.zarr   tissue and artefacts, on their own coarse grid
                        corrections.journal    what a person set, stroke by stroke
                        corrections.ome.zarr   the same as an array, 255 = nothing
+                       audit.json       tissue drawn at random and what a person says of it; review.json, places seen
                        runs/0001/       what the teacher says: run.json, probability and pseudo-mask
                        predictions/0001-0002/   the same of round 2 of distillation 1
+                       thumbnail.png    a small picture of the slide
+    removed/<name>-<id>/                slides that were taken out, see `membership`
     distillations/0001/                 rounds and their models, see `distill.rounds`
     distill.lock                        held while rounds are done
 
@@ -22,6 +25,7 @@ import enum
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,12 +35,14 @@ import numpy as np
 
 from napari_histodistill import __version__
 from napari_histodistill.slide.grid import WorkingGrid
+from napari_histodistill.study.audit import Audit, read_audit
 from napari_histodistill.study.corrections import Corrections
 from napari_histodistill.study.files import DamagedError, StudyError, read_document, way_out, write_document, writing
 from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunState
 from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
+from napari_histodistill.urls import UrlPath, require_disk, to_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +56,8 @@ if TYPE_CHECKING:
 
 STUDY_FORMAT, SLIDE_FORMAT, TISSUE_FORMAT = "histodistill-study", "histodistill-slide", "histodistill-tissue"
 VERSION = 1
+ID_DIGITS = 10
+"""Of a slide's fingerprint, in the name of its folder."""
 TISSUE_ARRAYS = ("tissue.ome.zarr", "tissue-b.ome.zarr")
 """Folders of the tissue's array, in turn: one is written while the other still counts."""
 MPP_TOLERANCE = 0.001
@@ -65,7 +73,8 @@ class Study:
     @classmethod
     def create(cls, folder: Path | str) -> Study:
         """Begin a study in a new or empty folder."""
-        folder = Path(folder).absolute()
+        folder = to_path(folder).absolute()
+        require_disk(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StudyError(f"{folder} is not an empty folder: choose another for the new study.")
         try:
@@ -79,14 +88,14 @@ class Study:
     @classmethod
     def open(cls, folder: Path | str) -> Study:
         """Open a study; refuses a folder that holds none, or one of a newer version."""
-        folder = Path(folder).absolute()
+        folder = to_path(folder).absolute()
         read_document(folder / "study.json", STUDY_FORMAT, VERSION)
         return cls(folder)
 
     @classmethod
     def open_or_create(cls, folder: Path | str) -> Study:
         """Open the study in ``folder``, or begin one if the folder is missing or empty."""
-        folder = Path(folder)
+        folder = to_path(folder)
         empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
         return cls.create(folder) if empty else cls.open(folder)
 
@@ -98,9 +107,17 @@ class Study:
         """The lock that whoever changes a distillation of this study must hold."""
         return FileLock(self.folder / "distill.lock", f"The distillation of {self.folder.name}")
 
+    def slide_folders(self) -> list[Path]:
+        """Folder of every slide of the study, by name."""
+        return sorted(path.parent for path in (self.folder / "slides").glob("*/slide.json"))
+
     def slides(self) -> list[StudySlide]:
         """Every slide of the study, by name."""
-        return [StudySlide.open(path.parent) for path in sorted((self.folder / "slides").glob("*/slide.json"))]
+        return [StudySlide.open(folder) for folder in self.slide_folders()]
+
+    def holds(self, fingerprint: str) -> bool:
+        """Whether the study seems to hold a slide, without reading what it knows of any."""
+        return any((self.folder / "slides").glob(f"*-{fingerprint[:ID_DIGITS]}/slide.json"))
 
     def slide(self, fingerprint: str) -> StudySlide | None:
         """The entry of the slide with this fingerprint, if it has one."""
@@ -145,7 +162,7 @@ class Study:
         if entry is None:
             name = re.sub(r"[^\w.-]+", "_", slide.path.stem)[:60]
             entry = StudySlide(
-                folder=self.folder / "slides" / f"{name}-{slide.fingerprint[:10]}",
+                folder=self.folder / "slides" / f"{name}-{slide.fingerprint[:ID_DIGITS]}",
                 fingerprint=slide.fingerprint,
                 grid=WorkingGrid.for_slide(slide, target_mpp),
                 known_path=slide.path.absolute(),
@@ -229,9 +246,10 @@ class StudySlide:
         try:
             pairs = [(a, b) for a, b in (document[key] for key in ("grid_shape", "slide_shape", "mpp"))]
             grid = WorkingGrid(*pairs)
-            relative = Path(os.path.normpath(folder / document["path_from_study"]))
-            absolute = Path(document["path"])
-            known_path = relative if _is_there(relative) or not _is_there(absolute) else absolute
+            relative = to_path(os.path.normpath(folder / document["path_from_study"]))
+            absolute = to_path(document["path"])
+            elsewhere = isinstance(absolute, UrlPath) or _is_there(absolute)
+            known_path = absolute if elsewhere and not _is_there(relative) else relative
             y, x = document["origin"]
             label = SlideLabel(document.get("label", SlideLabel.UNKNOWN))
             return cls(folder, document["fingerprint"], grid, known_path, (y, x), label)
@@ -240,10 +258,10 @@ class StudySlide:
 
     def save(self) -> None:
         """Write ``slide.json``; the path is kept both ways, so study and slides move together or apart."""
-        try:
-            relative = Path(os.path.relpath(self.known_path, self.folder)).as_posix()
-        except ValueError:  # another drive on Windows
-            relative = str(self.known_path)
+        relative = str(self.known_path)
+        if not isinstance(self.known_path, UrlPath):
+            with suppress(ValueError):  # another drive on Windows
+                relative = Path(os.path.relpath(self.known_path, self.folder)).as_posix()
         content = {
             "path": str(self.known_path),
             "path_from_study": relative,
@@ -264,7 +282,7 @@ class StudySlide:
     @property
     def slide_path(self) -> Path:
         """The slide file; `StudyError` if it is no longer there."""
-        if not _is_there(self.known_path):
+        if not isinstance(self.known_path, UrlPath) and not _is_there(self.known_path):
             raise StudyError(
                 f"{self.known_path} is no longer there: move the slide back, or open it from its new place with this "
                 "study (it is known by its content)."
@@ -278,6 +296,10 @@ class StudySlide:
     def predictions_lock(self) -> FileLock:
         """The lock that whoever writes a prediction of a round must hold."""
         return FileLock(self.folder / "predictions.lock", f"The prediction of {self.known_path.name}")
+
+    def audit(self) -> Audit | None:
+        """The random sample of tissue by which predictions are judged, if one was drawn; never to be learnt from."""
+        return read_audit(self.folder)
 
     # Tissue
 
@@ -388,7 +410,8 @@ class StudySlide:
     def adopt_prediction(self, name: str) -> Run:
         """Make what a prediction says the slide's pseudo-mask; corrections stay what they are.
 
-        The prediction itself stays too. A crash in between leaves the run that was shown before.
+        The prediction itself stays too, and what the first teacher said becomes a prediction, of round 0. A crash in
+        between leaves the run that was shown before.
 
         Raises
         ------
@@ -398,6 +421,7 @@ class StudySlide:
         prediction = self.prediction(name)
         if prediction is None or prediction.record.state is not RunState.COMPLETE:
             raise StudyError(f"{self.known_path.name} has no finished prediction {name}: choose another round.")
+        self._keep_first(f"{name.rpartition('-')[0]}-0000")
         run = self.new_run({**prediction.record.settings, "adopted": name})
         for part in ("probability.ome.zarr", "pseudo-mask.ome.zarr"):
             shutil.copytree(prediction.folder / part, run.folder / part, dirs_exist_ok=True)
@@ -405,6 +429,17 @@ class StudySlide:
         run.record.unreadable = list(prediction.record.unreadable)
         self.complete_run(run, dict(prediction.record.summary or {}))
         return run
+
+    def _keep_first(self, name: str) -> None:
+        """Copy a result that is a teacher's own to the predictions; its record last, as it makes a folder a run."""
+        run = self.run
+        if run is None or run.record.state is not RunState.COMPLETE or "adopted" in run.record.settings:
+            return
+        folder = self.folder / "predictions" / name
+        if folder.exists():
+            shutil.rmtree(folder)
+        shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("run.json"))
+        shutil.copy2(run.folder / "run.json", folder)
 
     def probability(self) -> zarr.Array[Any] | None:
         """Tumour probability x 255 of `run` on the working grid, uint8."""

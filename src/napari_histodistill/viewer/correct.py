@@ -12,8 +12,9 @@ from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.study.journal import describe
 from napari_histodistill.viewer.display import show_window
 from napari_histodistill.viewer.editing import clip_window
-from napari_histodistill.viewer.geometry import camera_of, visible_window
+from napari_histodistill.viewer.geometry import camera_of, plain_brush, visible_window
 from napari_histodistill.viewer.layers import Role, add_layer, corrections_layer, preview_layer
+from napari_histodistill.viewer.look import Look, look_at
 from napari_histodistill.viewer.masking import overlap
 from napari_histodistill.viewer.shaping import Proposal, Shaping, ShapingRequest, propose
 from napari_histodistill.viewer.work import Latest, tell
@@ -101,6 +102,7 @@ class CorrectControl:
         view.teacher.changed.connect(self._on_teacher)
         camera_of(view.viewer).events.zoom.connect(self._on_zoom)
         view.viewer.layers.selection.events.active.connect(self._on_active)
+        plain_brush(view.viewer)
         self._on_teacher()
 
     # State
@@ -172,7 +174,11 @@ class CorrectControl:
         self.changed.emit()
 
     def paint(self, value: int) -> None:
-        """Paint ``value`` with the tool that is taken up, the brush if that is none."""
+        """Paint ``value`` with the tool that is taken up, the brush if that is none; in an audited patch, there."""
+        patch = self._audit_patch
+        if patch is not None:
+            patch.selected_label, patch.mode = value, "paint"
+            return
         self.pick(self.tool if self.tool in {Tool.LASSO, Tool.POLYGON, Tool.FILL} else Tool.BRUSH, value)
 
     def set_brush(self, size: float | None = None, unit: BrushUnit | None = None) -> None:
@@ -195,11 +201,25 @@ class CorrectControl:
 
     def undo(self) -> None:
         """Take the last step back."""
+        patch = self._audit_patch
+        if patch is not None:
+            patch.undo()
+            return
         self._travel("undoing")
 
     def redo(self) -> None:
         """Bring back the step undone last."""
+        patch = self._audit_patch
+        if patch is not None:
+            patch.redo()
+            return
         self._travel("redoing")
+
+    @property
+    def _audit_patch(self) -> Labels | None:
+        """The patch that is being audited, if the mouse paints in it: what is set there is no correction."""
+        layer: Any = self._view.layer(Role.AUDIT)
+        return layer if layer is self._view.viewer.layers.selection.active else None
 
     def _travel(self, way: str) -> None:
         if self._result is not None and not self._result.pacer.busy:
@@ -375,7 +395,7 @@ class CorrectControl:
         self._on_teacher()
         assert self._layer is not None
         if not self._layer.visible:  # setting it gives the layer the mode back that it was hidden with
-            self._layer.visible = True
+            look_at(self._view, Look.MASK)
         return self._layer
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ RUN_TEXTS: Final = {
 class TeacherWidget(ControlPanel["TeacherControl"]):
     """The "Teacher" dock widget of a viewer."""
 
-    step = (2, "Teacher")
+    step = (3, "Teacher")
 
     def _build(self, viewer: ViewerModel) -> None:
         self._window = viewer.window
