@@ -2,6 +2,7 @@
 # make test   set up what is missing, run every test (in a virtual screen)
 # make lint   ruff and mypy          make bench   the measured comparisons, in build/bench.json
 # make accuracy   the tables of docs/results.md, from the shared data
+# make faults N=200 SEED=1   kills what paints and distils, and counts what was lost; make soak MINUTES=5   looks for leaks
 # make walkthrough   the whole loop in a window, with the mouse: pictures and figures in build/walkthrough
 #
 # PYTHON=python3.12 picks another Python (3.11 or newer). PIP_ARGS is handed to pip, for example
@@ -14,7 +15,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint bench accuracy walkthrough clean
+.PHONY: demo test lint bench accuracy walkthrough faults soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -45,6 +46,15 @@ accuracy: $(VENV)/.dev
 
 walkthrough: $(VENV)/.dev
 	@PYTHONPATH=scripts scripts/with-display $(BIN)/python -m walkthrough $(WALK_ARGS)
+
+N ?= 200
+SEED ?= 1
+faults: $(VENV)/.dev
+	@$(BIN)/python tests/faults/harness.py --kills $(N) --seed $(SEED)
+
+MINUTES ?= 5
+soak: $(VENV)/.dev
+	@$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
 
 # The environment: one stamp for what the command line needs, one more for tests and a window.
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python

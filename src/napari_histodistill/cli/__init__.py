@@ -13,7 +13,7 @@ import click
 from napari_histodistill import __version__
 from napari_histodistill.cli.membership import study_commands
 from napari_histodistill.cli.slides import demo, info, segment
-from napari_histodistill.cli.study import audit, export, import_file
+from napari_histodistill.cli.study import audit, check, export, import_file
 from napari_histodistill.cli.training import cut, distill, evaluate, train_teacher
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled
@@ -60,6 +60,7 @@ for _command in (
     import_file,
     export,
     audit,
+    check,
     cut,
     train_teacher,
     distill,

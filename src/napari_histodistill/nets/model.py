@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -197,10 +198,15 @@ def save_model(folder: str | Path, network: SideNetwork, card: ModelCard, *, hal
         for name, value in network.state_dict().items()
         if value.dtype.is_floating_point
     }
-    partial = folder / f"{WEIGHTS_NAME}.partial"
-    partial.write_bytes(save(tensors, {"format": "pt"}))  # save_file would make a file that only its owner may read
-    partial.replace(folder / WEIGHTS_NAME)
-    partial = folder / f"{CARD_NAME}.partial"
-    partial.write_text(card.to_json(), encoding="utf-8")
-    partial.replace(folder / CARD_NAME)
+    _write_whole(folder / WEIGHTS_NAME, save(tensors, {"format": "pt"}))  # save_file: readable by the owner only
+    _write_whole(folder / CARD_NAME, card.to_json().encode())
     return folder
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from napari_histodistill.study.files import StudyError, write_atomically
+from napari_histodistill.study.files import NewerError, StudyError, way_out, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -241,7 +241,7 @@ class Journal:
         if magic != _MAGIC or zlib.crc32(head[:-4]) != checksum:
             return ""
         if version > VERSION:
-            raise StudyError(
+            raise NewerError(
                 f"{self.path} was written by a newer napari-histodistill (version {version} of its format, this one "
                 f"reads up to {VERSION}): update napari-histodistill."
             )
@@ -316,7 +316,7 @@ class Journal:
                 file.seek(start)
                 return file.read(size)
         except OSError as error:
-            raise StudyError(f"{self.path} cannot be read ({error.strerror}): restore it from a copy.") from error
+            raise StudyError(f"{self.path} cannot be read ({error.strerror}): {way_out(self.path)}.") from error
 
 
 def write_all(handle: int, data: bytes) -> None:

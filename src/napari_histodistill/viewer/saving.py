@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from napari_histodistill.viewer.editing import EditableMask, Mask
     from napari_histodistill.viewer.work import Runner
 
-DELAY_S: Final = 0.4
-"""From a stroke to the start of its writing; strokes that follow within this time go along."""
+DELAY_S: Final = 0.05
+"""From a stroke to the start of its writing; what is painted while it is written goes along with the next."""
 RETRY_S: Final = 5.0
 """From a write that failed to the next try."""
 
