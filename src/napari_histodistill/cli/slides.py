@@ -18,6 +18,7 @@ from napari_histodistill.cli.options import (
     split_exports,
     threshold_option,
 )
+from napari_histodistill.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +128,7 @@ def _segment(request: PredictRequest, exports: Sequence[str], folder: Path | Non
     def warn(sentence: str) -> None:
         if sentence not in warned:
             warned.append(sentence)
-            click.secho(f"Warning: {sentence}", err=True, fg="yellow")
+            click.secho(f"Warning: {printable(sentence)}", err=True, fg="yellow")
 
     def show_notice(progress: Progress) -> None:
         if isinstance(progress.payload, Notice):

@@ -9,6 +9,7 @@ import click
 
 from napari_histodistill.cli.console import print_result, run_shown
 from napari_histodistill.cli.options import json_option, slide_option, split_exports, study_argument
+from napari_histodistill.errors import printable
 
 
 @click.command(name="import")
@@ -47,7 +48,7 @@ def import_file(
     entry = Study.open(study).slide_named(slide)
     preview = run_shown(preview_import, ImportRequest(entry.folder, file, classes=meanings, **options))
     for note in preview.notes:
-        click.secho(f"Note: {note}", err=True, fg="yellow")
+        click.secho(f"Note: {printable(note)}", err=True, fg="yellow")
     if not dry_run:
         run_shown(apply_import, preview)
     print_result(preview.summary(applied=not dry_run), as_json)

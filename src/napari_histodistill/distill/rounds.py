@@ -18,7 +18,7 @@ import shutil
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, reason
 from napari_histodistill.nets.card import CARD_NAME, WEIGHTS_NAME
 from napari_histodistill.study.files import read_document, write_atomically, write_document
 
@@ -144,10 +144,14 @@ class Rounds:
         document = read_document(folder / "state.json", FORMAT, VERSION)
         try:
             rounds = cls(
-                folder, document["settings"], Roles(**document["roles"]), [Round(**r) for r in document["rounds"]]
+                folder, dict(document["settings"]), Roles(**document["roles"]), [Round(**r) for r in document["rounds"]]
             )
-        except (KeyError, TypeError) as error:
-            raise RoundsError(f"{folder / 'state.json'} is damaged ({error}): begin anew in another folder.") from error
+            for name in (rounds.roles.best, rounds.roles.teacher, rounds.roles.displaced):
+                _check_name(name)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RoundsError(
+                f"{folder / 'state.json'} is damaged ({reason(error)}): begin anew in another folder."
+            ) from error
         if settings is not None:
             require_same(f"The distillation in {folder}", rounds.settings, settings)
         return rounds
@@ -227,6 +231,12 @@ def require_same(what: str, before: dict[str, Any], now: dict[str, Any]) -> None
                 f"{what} cannot go on: its {name} was {before.get(name)}, now it is {now.get(name)}; use the same, or "
                 "begin anew in another folder."
             )
+
+
+def _check_name(name: str) -> None:
+    """Refuse what names no model below the rounds' own folder."""
+    if name not in {"", TEACHER} and not (name.startswith("rounds/") and name.removeprefix("rounds/").isdecimal()):
+        raise ValueError(f"{name!r} is no model of a round")
 
 
 def copy_model(source: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from napari_histodistill.export.importing import ImportPreview, ImportRequest, a
 from napari_histodistill.export.picture import sampled
 from napari_histodistill.export.provenance import KEY, Provenance
 from napari_histodistill.export.rasterise import ImportFileError
-from napari_histodistill.export.source import WHAT, ExportError, Place, Source, printable, provenance_of, source_of
+from napari_histodistill.export.source import WHAT, ExportError, Place, Source, provenance_of, source_of
 
 __all__ = [
     "FORMATS",
@@ -33,7 +33,6 @@ __all__ = [
     "export_slide",
     "export_source",
     "preview_import",
-    "printable",
     "provenance_of",
     "run_export",
     "sampled",

@@ -8,9 +8,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, NoReturn, Self
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, reason
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,6 +19,8 @@ LOCK_OFFSET = 1 << 30
 """Byte that is locked on Windows, beyond the text, so that others can read who holds the lock."""
 
 LOCK_TRIES = 10
+LARGEST_DOCUMENT = 1 << 26
+"""Bytes of a JSON document; the record of a run of a hundred thousand blocks has less than one of its MB."""
 
 
 class StudyError(HistodistillError):
@@ -75,11 +77,13 @@ def read_document(path: Path, kind: str, version: int) -> dict[str, Any]:
         If the file is missing, is no such document, or was written by a newer version of this software.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST_DOCUMENT:
+            raise StudyError(f"{path} is absurdly large: restore it from a copy.")
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise StudyError(f"{path} does not exist: choose a folder that holds a study.") from error
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path} cannot be read ({error}): restore it from a copy.") from error
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise StudyError(f"{path} cannot be read ({reason(error)}): restore it from a copy.") from error
     if not isinstance(document, dict) or document.get("format") != kind:
         raise StudyError(f"{path} is no {kind} file: choose a folder that holds a study.")
     found = document.get("version")
@@ -91,6 +95,23 @@ def read_document(path: Path, kind: str, version: int) -> dict[str, Any]:
             f"{version}): update napari-histodistill."
         )
     return document
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder of a study that is a link or holds one: what is written to a study stays in it.
+
+    Raises
+    ------
+    StudyError
+        Naming the link.
+    """
+    for path in (folder, *folder.iterdir()):
+        if path.is_symlink():
+            raise StudyError(f"{path} is a link, and a study holds none: put what it points to in its place.")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
 
 
 class FileLock:

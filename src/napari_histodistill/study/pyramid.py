@@ -18,7 +18,10 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
+from napari_histodistill.errors import reason
+from napari_histodistill.slide.errors import DAMAGED
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
+from napari_histodistill.slide.zarr_guard import open_guarded
 from napari_histodistill.study.files import StudyError
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slide.grid import WorkingGrid
+    from napari_histodistill.slide.zarr_guard import GuardedStore
 
     UInt8 = npt.NDArray[np.uint8]
 
@@ -35,6 +39,8 @@ CHUNK = 256
 SMALLEST_SIDE = 512
 """No further level is added once a level's longer side is at most this."""
 NO_CORRECTION = 255
+LARGEST_CHUNK = 1 << 24
+"""Bytes; chunks written here have a 256th of it."""
 
 Kind = Literal["image", "labels"]
 
@@ -61,12 +67,14 @@ class Pyramid:
     def __init__(self, folder: Path, mode: Literal["r", "r+"] = "r") -> None:
         self.folder = folder
         try:
-            group = zarr.open_group(folder, mode=mode, zarr_format=3)
+            group, store = open_guarded(folder, mode, links=False)
             ome: Any = group.attrs["ome"]
             paths = [dataset["path"] for dataset in ome["multiscales"][0]["datasets"]]
-            self.levels: tuple[zarr.Array[Any], ...] = tuple(_array(group, path) for path in paths)
-        except (OSError, KeyError, ValueError, TypeError) as error:
-            raise StudyError(f"{folder} is no OME-Zarr that can be read ({error}): restore it from a copy.") from error
+            self.levels: tuple[zarr.Array[Any], ...] = tuple(_array(group, store, path) for path in paths)
+        except DAMAGED as error:
+            raise StudyError(
+                f"{folder} is no OME-Zarr that can be read ({reason(error)}): restore it from a copy."
+            ) from error
         self.kind: Kind = "labels" if "image-label" in ome else "image"
 
     @classmethod
@@ -142,10 +150,10 @@ def level_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
     return shapes
 
 
-def _array(group: zarr.Group, path: str) -> zarr.Array[Any]:
-    array = group[path]
-    if not isinstance(array, zarr.Array):
-        raise TypeError(f"{path} is no array")
+def _array(group: zarr.Group, store: GuardedStore, path: str) -> zarr.Array[Any]:
+    array = store.array(group, path, LARGEST_CHUNK)
+    if array.ndim != 2 or array.dtype != np.uint8:
+        raise TypeError(f"{path} is no array of bytes")
     return array
 
 

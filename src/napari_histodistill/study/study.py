@@ -28,9 +28,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill import __version__
+from napari_histodistill.errors import reason
 from napari_histodistill.slide.grid import WorkingGrid
+from napari_histodistill.slide.metadata import is_plausible
+from napari_histodistill.slide.zarr_guard import LARGEST_SIDE
 from napari_histodistill.study.corrections import Corrections
-from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
+from napari_histodistill.study.files import FileLock, StudyError, read_document, refuse_links, write_document
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunState
 from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     UInt8 = npt.NDArray[np.uint8]
 
 STUDY_FORMAT, SLIDE_FORMAT, VERSION = "histodistill-study", "histodistill-slide", 1
+LARGEST_GRID = 1 << 15
+"""Px of a working grid's side; `WorkingGrid.for_slide` makes them half as long at most."""
 MPP_TOLERANCE = 0.001
 """Relative difference up to which two pixel sizes are the same."""
 
@@ -75,6 +80,9 @@ class Study:
         """Open a study; refuses a folder that holds none, or one of a newer version."""
         folder = Path(folder).absolute()
         read_document(folder / "study.json", STUDY_FORMAT, VERSION)
+        for part in (folder / "slides", folder / "distillations"):
+            if part.is_symlink() or part.is_dir():
+                refuse_links(part)
         return cls(folder)
 
     @classmethod
@@ -196,17 +204,21 @@ class StudySlide:
     def open(cls, folder: Path) -> StudySlide:
         """Read ``slide.json``."""
         document = read_document(folder / "slide.json", SLIDE_FORMAT, VERSION)
+        refuse_links(folder)
         try:
             pairs = [(a, b) for a, b in (document[key] for key in ("grid_shape", "slide_shape", "mpp"))]
             grid = WorkingGrid(*pairs)
+            _check_grid(grid)
             relative = Path(os.path.normpath(folder / document["path_from_study"]))
             absolute = Path(document["path"])
             known_path = relative if relative.exists() or not absolute.exists() else absolute
-            y, x = document["origin"]
+            y, x = (_whole(value, LARGEST_SIDE) for value in document["origin"])
             label = SlideLabel(document.get("label", SlideLabel.UNKNOWN))
-            return cls(folder, document["fingerprint"], grid, known_path, (y, x), label)
-        except (KeyError, TypeError, ValueError) as error:
-            raise StudyError(f"{folder / 'slide.json'} is damaged ({error}): restore it from a copy.") from error
+            return cls(folder, str(document["fingerprint"]), grid, known_path, (y, x), label)
+        except (KeyError, TypeError, ValueError, OSError, OverflowError) as error:
+            raise StudyError(
+                f"{folder / 'slide.json'} is damaged ({reason(error)}): restore it from a copy."
+            ) from error
 
     def save(self) -> None:
         """Write ``slide.json``; the path is kept both ways, so study and slides move together or apart."""
@@ -420,3 +432,19 @@ class StudySlide:
         stored = pyramid.levels[0]
         for y in range(0, stored.shape[0], rows):
             yield y, self.corrected(y, 0, np.asarray(stored[y : y + rows]))
+
+
+def _whole(value: object, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > most:
+        raise ValueError(f"{value!r} is no number of pixels")
+    return value
+
+
+def _check_grid(grid: WorkingGrid) -> None:
+    """Refuse sizes that no slide has: arrays of the grid's shape are made."""
+    for value in grid.slide_shape:
+        _whole(value, LARGEST_SIDE)
+    for value in grid.shape:
+        _whole(value, LARGEST_GRID)
+    if not is_plausible(grid.mpp):
+        raise ValueError(f"{grid.mpp} is no size of a pixel")

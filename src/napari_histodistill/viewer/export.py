@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from psygnal import Signal
 
+from napari_histodistill.errors import printable
 from napari_histodistill.export import (
     KEY,
     ExportOptions,
@@ -17,7 +18,6 @@ from napari_histodistill.export import (
     ImportRequest,
     apply_import,
     preview_import,
-    printable,
     run_export,
     sampled,
     source_of,
