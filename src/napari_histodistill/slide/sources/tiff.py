@@ -69,6 +69,8 @@ class _Plane:
     @classmethod
     def of(cls, page: Any, number: int, planes: int) -> _Plane:
         offsets, sizes = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+        if offsets.shape != sizes.shape or offsets.ndim != 1:
+            raise ValueError("as many tiles must have an offset as have a size")
         separate = planes > 1 and page.keyframe.planarconfig == _SEPARATE
         count = len(offsets) // page.keyframe.samplesperpixel if separate else len(offsets)
         first = number * count if separate else 0
@@ -145,14 +147,18 @@ class TiffSource:
         self._reference = reference
         self._file: _File | None = _File(path)
         try:
-            with _quiet(), tifffile.TiffFile(path) as tif:
-                pages, notes = find_levels(tif, reference.format if reference else None)
-                self._levels = tuple(_Level.of(level) for level in pages)
-                self.metadata = read_metadata(tif, reference.metadata if reference else None)
-                self.icc_profile = icc_profile(pages[0][0][0].keyframe)
-                self.format = "ome-tiff" if tif.is_ome else reference.format if reference else "tiff"
+            with _quiet():
+                self._read(path, reference)
         except (*DAMAGED, tifffile.TiffFileError) as error:
             raise TiffError(f"{path.name} is a damaged or truncated TIFF: get a complete copy of it.") from error
+
+    def _read(self, path: Path, reference: OpenSlideSource | None) -> None:
+        with tifffile.TiffFile(path) as tif:
+            pages, notes = find_levels(tif, reference.format if reference else None)
+            self._levels = tuple(_Level.of(level) for level in pages)
+            self.metadata = read_metadata(tif, reference.metadata if reference else None)
+            self.icc_profile = icc_profile(pages[0][0][0].keyframe)
+            self.format = "ome-tiff" if tif.is_ome else reference.format if reference else "tiff"
         self.levels = tuple(level.info for level in self._levels)
         self._check_decodable()
         self._kind = SampleKind.of(self._levels[0].planes[0].page, len(self._levels[0].planes))
@@ -180,7 +186,7 @@ class TiffSource:
         for plane in level.planes:
             indices = [plane.first + index for index in segments if plane.first + index < plane.stop]
             parts = [part for index in indices if (part := self._segment(plane, index)) is not None]
-            if len(parts) < len(indices):
+            if not parts or len(parts) < len(indices):
                 return None
             planes.append(np.concatenate(parts) if len(parts) > 1 else parts[0])
         return np.concatenate(planes, axis=2) if len(planes) > 1 else planes[0]
