@@ -305,7 +305,8 @@ def whole_study(small_slide, place) -> Path:
 
 
 DOCUMENTS = (
-    "study.json", "slides/*/slide.json", "slides/*/tissue.json", "slides/*/corrections.json", "slides/*/runs/0001/run.json",
+    "study.json", "slides/*/slide.json", "slides/*/tissue.json", "slides/*/corrections.json",
+    "slides/*/runs/0001/run.json",
     "slides/*/tissue.ome.zarr/zarr.json", "slides/*/tissue.ome.zarr/0/zarr.json",
     "slides/*/runs/0001/probability.ome.zarr/zarr.json", "slides/*/runs/0001/pseudo-mask.ome.zarr/0/zarr.json",
     "slides/*/corrections.ome.zarr/0/zarr.json",

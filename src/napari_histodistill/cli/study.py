@@ -41,10 +41,10 @@ def import_file(
     study: Path, file: Path, slide: str | None, classes: tuple[str, ...], dry_run: bool, as_json: bool, **options: Any
 ) -> None:
     """Bring FILE (GeoJSON of QuPath, ASAP XML, or a mask as PNG, TIFF or OME-Zarr) into STUDY."""
-    from napari_histodistill.export import ImportRequest, apply_import, preview_import
+    from napari_histodistill.export import ImportRequest, apply_import, preview_import, read_classes
     from napari_histodistill.study import Study
 
-    meanings = dict(pair.rpartition("=")[::2] for pair in classes)
+    meanings = read_classes(classes)
     entry = Study.open(study).slide_named(slide)
     preview = run_shown(preview_import, ImportRequest(entry.folder, file, classes=meanings, **options))
     for note in preview.notes:

@@ -9,7 +9,14 @@ from napari_histodistill.export.export import (
     export_source,
     run_export,
 )
-from napari_histodistill.export.importing import ImportPreview, ImportRequest, apply_import, preview_import
+from napari_histodistill.export.importing import (
+    ImportPreview,
+    ImportRequest,
+    apply_import,
+    import_tool,
+    preview_import,
+    read_classes,
+)
 from napari_histodistill.export.picture import sampled
 from napari_histodistill.export.provenance import KEY, Provenance
 from napari_histodistill.export.rasterise import ImportFileError
@@ -32,8 +39,10 @@ __all__ = [
     "check_formats",
     "export_slide",
     "export_source",
+    "import_tool",
     "preview_import",
     "provenance_of",
+    "read_classes",
     "run_export",
     "sampled",
     "source_of",

@@ -125,6 +125,29 @@ class ImportPreview:
         }
 
 
+def read_classes(parts: Iterable[str]) -> dict[str, str]:
+    """What classes mean, each written as NAME=MEANING; parts that are empty say nothing.
+
+    Raises
+    ------
+    ImportFileError
+        If a part has no "=", or a meaning is none.
+
+    Examples
+    --------
+    >>> read_classes(["Gland = tumour", "Stroma=normal"])
+    {'Gland': 'tumour', 'Stroma': 'normal'}
+    """
+    found: dict[str, str] = {}
+    for part in filter(str.strip, parts):
+        name, equals, meaning = part.rpartition("=")
+        if not equals or not name.strip():
+            raise ImportFileError(f"{part.strip()!r} does not say what a class means: write it as Stroma=normal.")
+        _meaning(meaning.strip())
+        found[name.strip()] = meaning.strip()
+    return found
+
+
 def preview_import(request: ImportRequest, control: JobControl) -> ImportPreview:
     """Read a file onto a slide's working grid; nothing is written.
 
