@@ -262,11 +262,11 @@ def test_an_import_by_another_program_shows_up_by_itself(window, ready, entry):
 
 
 def test_tags_and_marks_in_names_are_shown_as_text(window, ready, tmp_path):
-    name = '<img src="x"><b>a</b>\u202e.geojson'
+    name = '<img src="x"><b>a\u202e.geojson'
     (tmp_path / name).write_text("[]")
     ready._read(str(tmp_path / name))
     window.wait(lambda: "says nothing" in ready.status.text())
     assert ready.status.textFormat() == Qt.TextFormat.PlainText
-    assert "<b>a</b>\ufffd.geojson" in ready.status.text()
+    assert "<b>a\ufffd.geojson" in ready.status.text()
     ready.control.choose_folder(tmp_path / "<h1>x<")
     assert "&lt;h1&gt;" in ready.folder.toolTip()
