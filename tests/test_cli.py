@@ -52,7 +52,18 @@ def no_mpp(tmp_path_factory) -> Path:
 def test_help_lists_commands_in_the_order_of_the_work_without_loading_what_computes():
     listed = run("--help").stdout.partition("Commands:")[2].splitlines()
     names = [line.split()[0] for line in listed if line.strip()]
-    assert names == ["info", "segment", "import", "export", "cut", "train-teacher", "distill", "evaluate", "demo"]
+    assert names == [
+        "info",
+        "segment",
+        "study",
+        "import",
+        "export",
+        "cut",
+        "train-teacher",
+        "distill",
+        "evaluate",
+        "demo",
+    ]
     script = (
         "import sys\n"
         "from napari_histodistill.cli import main\n"
@@ -249,3 +260,22 @@ def test_import_tells_where_a_file_lands_and_writes_it_as_corrections(result, tm
     assert out.exit_code == 0
     (row,) = csv.DictReader((tmp_path / "small-corrections.csv").open(encoding="utf-8"))
     assert float(row["tumour_mm2"]) == pytest.approx(0.01, rel=0.1)
+
+
+def test_which_slides_a_study_holds(slide, tmp_path):
+    study, moved = tmp_path / "study", tmp_path / "here.tiff"
+    moved.write_bytes(slide.read_bytes())
+    assert run("study", "add", study, moved).exit_code == 0
+    assert run("study", "label", study, "here", "tumour").exit_code == 0
+    assert run("study", "list", study).stdout == "here.tiff\ttumour\tnot opened yet\n"
+    moved.rename(tmp_path / "there.tiff")
+    assert "missing: moved" in run("study", "list", study).stdout
+    assert "another slide" in refusal("study", "relink", study, __file__, "--slide", "here")
+    assert run("study", "relink", study, tmp_path).exit_code == 0
+    assert "there.tiff" in run("study", "remove", study, "there").stdout
+    assert json.loads(run("study", "list", study, "--json").stdout) == {"slides": []}
+    assert "choose one of" in refusal("study", "restore", study, "nothing")
+    assert run("study", "restore", study, "there.tiff").exit_code == 0
+    (found,) = json.loads(run("study", "list", study, "--json").stdout)["slides"]
+    assert (found["slide"], found["label"], found["there"]) == ("there.tiff", "tumour", True)
+    assert (found["predicted"], found["strokes"], found["tumour_mm2"]) == (False, 0, None)

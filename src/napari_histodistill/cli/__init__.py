@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from napari_histodistill import __version__
+from napari_histodistill.cli.membership import study_commands
 from napari_histodistill.cli.slides import demo, info, segment
 from napari_histodistill.cli.study import export, import_file
 from napari_histodistill.cli.training import cut, distill, evaluate, train_teacher
@@ -52,5 +53,5 @@ def main() -> None:
     """Tumour masks for H&E slides, from models trained on image-level labels only. For research, not for diagnosis."""
 
 
-for _command in (info, segment, import_file, export, cut, train_teacher, distill, evaluate, demo):
+for _command in (info, segment, study_commands, import_file, export, cut, train_teacher, distill, evaluate, demo):
     main.add_command(_command)

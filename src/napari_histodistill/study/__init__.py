@@ -3,6 +3,13 @@
 from napari_histodistill.study.corrections import Corrections, Origin
 from napari_histodistill.study.files import FileLock, StudyError
 from napari_histodistill.study.journal import Entry, Patch, timeline
+from napari_histodistill.study.membership import (
+    relink_from,
+    relink_slide,
+    remove_slide,
+    removed_slides,
+    restore_slide,
+)
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunRecord, RunState
 from napari_histodistill.study.study import SlideLabel, Study, StudySlide
@@ -25,5 +32,10 @@ __all__ = [
     "StudyError",
     "StudySlide",
     "TissueOnGrid",
+    "relink_from",
+    "relink_slide",
+    "remove_slide",
+    "removed_slides",
+    "restore_slide",
     "timeline",
 ]

@@ -10,6 +10,8 @@
                        corrections.ome.zarr   the same as an array, 255 = nothing
                        runs/0001/       what the teacher says: run.json, probability and pseudo-mask
                        predictions/0001-0002/   the same of round 2 of distillation 1
+                       thumbnail.png    a small picture of the slide
+    removed/<name>-<id>/                slides that were taken out, see `membership`
     distillations/0001/                 rounds and their models, see `distill.rounds`
     distill.lock                        held while rounds are done
 """
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 STUDY_FORMAT, SLIDE_FORMAT, VERSION = "histodistill-study", "histodistill-slide", 1
 LARGEST_GRID = 1 << 15
 """Px of a working grid's side; `WorkingGrid.for_slide` makes them half as long at most."""
+ID_DIGITS = 10
+"""Of a slide's fingerprint, in the name of its folder."""
 MPP_TOLERANCE = 0.001
 """Relative difference up to which two pixel sizes are the same."""
 
@@ -100,9 +104,17 @@ class Study:
         """The lock that whoever changes a distillation of this study must hold."""
         return FileLock(self.folder / "distill.lock", f"The distillation of {self.folder.name}")
 
+    def slide_folders(self) -> list[Path]:
+        """Folder of every slide of the study, by name."""
+        return sorted(path.parent for path in (self.folder / "slides").glob("*/slide.json"))
+
     def slides(self) -> list[StudySlide]:
         """Every slide of the study, by name."""
-        return [StudySlide.open(path.parent) for path in sorted((self.folder / "slides").glob("*/slide.json"))]
+        return [StudySlide.open(folder) for folder in self.slide_folders()]
+
+    def holds(self, fingerprint: str) -> bool:
+        """Whether the study seems to hold a slide, without reading what it knows of any."""
+        return any((self.folder / "slides").glob(f"*-{fingerprint[:ID_DIGITS]}/slide.json"))
 
     def slide(self, fingerprint: str) -> StudySlide | None:
         """The entry of the slide with this fingerprint, if it has one."""
@@ -147,7 +159,7 @@ class Study:
         if entry is None:
             name = re.sub(r"[^\w.-]+", "_", slide.path.stem)[:60]
             entry = StudySlide(
-                folder=self.folder / "slides" / f"{name}-{slide.fingerprint[:10]}",
+                folder=self.folder / "slides" / f"{name}-{slide.fingerprint[:ID_DIGITS]}",
                 fingerprint=slide.fingerprint,
                 grid=WorkingGrid.for_slide(slide, target_mpp),
                 known_path=slide.path.absolute(),
@@ -358,7 +370,8 @@ class StudySlide:
     def adopt_prediction(self, name: str) -> Run:
         """Make what a prediction says the slide's pseudo-mask; corrections stay what they are.
 
-        The prediction itself stays too. A crash in between leaves the run that was shown before.
+        The prediction itself stays too, and what the first teacher said becomes a prediction, of round 0. A crash in
+        between leaves the run that was shown before.
 
         Raises
         ------
@@ -368,6 +381,7 @@ class StudySlide:
         prediction = self.prediction(name)
         if prediction is None or prediction.record.state is not RunState.COMPLETE:
             raise StudyError(f"{self.known_path.name} has no finished prediction {name}: choose another round.")
+        self._keep_first(f"{name.rpartition('-')[0]}-0000")
         run = self.new_run({**prediction.record.settings, "adopted": name})
         for part in ("probability.ome.zarr", "pseudo-mask.ome.zarr"):
             shutil.copytree(prediction.folder / part, run.folder / part, dirs_exist_ok=True)
@@ -375,6 +389,17 @@ class StudySlide:
         run.record.unreadable = list(prediction.record.unreadable)
         self.complete_run(run, dict(prediction.record.summary or {}))
         return run
+
+    def _keep_first(self, name: str) -> None:
+        """Copy a result that is a teacher's own to the predictions; its record last, as it makes a folder a run."""
+        run = self.run
+        if run is None or run.record.state is not RunState.COMPLETE or "adopted" in run.record.settings:
+            return
+        folder = self.folder / "predictions" / name
+        if folder.exists():
+            shutil.rmtree(folder)
+        shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("run.json"))
+        shutil.copy2(run.folder / "run.json", folder)
 
     def probability(self) -> zarr.Array[Any] | None:
         """Tumour probability x 255 of `run` on the working grid, uint8."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_histodistill.distill.rounds import TEACHER, Roles, Round, Rounds
+from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slide.labels import NORMAL
 from napari_histodistill.study import RunState, SlideLabel, Study, StudyError
 
 if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
-    from napari_histodistill.study import StudySlide
+    from napari_histodistill.study import Run, StudySlide
+
+logger = logging.getLogger(__name__)
 
 ROWS: Final = 1024
 """Of the corrections that are looked through at a time."""
@@ -37,6 +41,8 @@ class History:
         Other slides of the study that are labelled normal.
     normal_by_hand : bool
         Whether a person set any of the slide to normal.
+    moved : tuple of str
+        File names of other slides of the study that are not where they were.
     """
 
     folder: Path | None = None
@@ -46,6 +52,7 @@ class History:
     label: SlideLabel = SlideLabel.UNKNOWN
     normal_slides: int = 0
     normal_by_hand: bool = False
+    moved: tuple[str, ...] = ()
 
     @property
     def best(self) -> int:
@@ -67,9 +74,12 @@ def load_history(request: HistoryRequest, control: JobControl) -> History:
     study = Study.open(request.study)
     entries = study.slides()
     entry = next((e for e in entries if e.fingerprint == request.fingerprint), None)
-    normal = sum(e.label is SlideLabel.NORMAL for e in entries if e.fingerprint != request.fingerprint)
+    others = [e for e in entries if e.fingerprint != request.fingerprint]
+    normal = sum(e.label is SlideLabel.NORMAL for e in others)
+    moved = tuple(e.known_path.name for e in others if not e.known_path.exists())
     label = SlideLabel.UNKNOWN if entry is None else entry.label
-    history = History(label=label, normal_slides=normal, normal_by_hand=entry is not None and _holds_normal(entry))
+    by_hand = entry is not None and _holds_normal(entry)
+    history = History(label=label, normal_slides=normal, normal_by_hand=by_hand, moved=moved)
     folders = study.distillations()
     if not folders:
         return history
@@ -137,3 +147,26 @@ def adopt_round(request: AdoptRequest, control: JobControl) -> None:
         raise StudyError(
             f"{request.entry.folder} cannot be written ({error.strerror}): free disk space or make it writable."
         ) from error
+
+
+@dataclass(frozen=True)
+class PredictionRequest:
+    """Which round's prediction of which slide."""
+
+    entry: StudySlide
+    prediction: str
+    number: int
+
+
+def open_prediction(request: PredictionRequest, control: JobControl) -> Run | None:
+    """Open what is on disk of a prediction, None if there is nothing (yet, or any more: who writes it tells that).
+
+    What the first teacher says is the slide's own result until a round's takes its place, and then kept beside it.
+    """
+    control.progress(0, 0, "Opening the prediction")
+    try:
+        run = request.entry.prediction(request.prediction)
+        return request.entry.run if run is None and request.number == FIRST_TEACHER else run
+    except (HistodistillError, OSError):
+        logger.exception("the prediction %s cannot be read", request.prediction)
+        return None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
@@ -11,26 +13,41 @@ from psygnal import Signal
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.slide.metadata import is_plausible
+from napari_histodistill.viewer.comparison import Comparison
 from napari_histodistill.viewer.correct import CorrectControl
 from napari_histodistill.viewer.distil import DistilControl
 from napari_histodistill.viewer.export import ExportControl
-from napari_histodistill.viewer.geometry import Frame, scale_bar_of
+from napari_histodistill.viewer.geometry import Frame, camera_of, scale_bar_of
 from napari_histodistill.viewer.layers import SLIDE_KEY, Role, add_layer, find_layer, role_of, slide_layer, slide_of
-from napari_histodistill.viewer.teacher import TeacherControl
+from napari_histodistill.viewer.study import StudyControl
+from napari_histodistill.viewer.teacher import TeacherControl, default_study_folder
 from napari_histodistill.viewer.tissue import TissueControl
 from napari_histodistill.viewer.work import Latest, Runner, tell
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import threading
+    from collections.abc import Callable
 
     from napari.components import ViewerModel
     from napari.layers import Layer
 
     from napari_histodistill.jobs import Progress
     from napari_histodistill.slide import Slide
+    from napari_histodistill.viewer.warming import Warming
 
 LEVELS_REFRESH_S = 1.0
 """How often an image whose levels are being computed is drawn anew, in seconds."""
+WARMING_S = 10.0
+"""How long a slide waits for libraries that are being loaded; then the window must wait for them."""
+
+
+@dataclass
+class _Aside:
+    """What is shown of a slide when it is brought back."""
+
+    shown: list[Layer]
+    center: tuple[float, ...]
+    zoom: float
 
 
 class OpenSlideView:
@@ -42,6 +59,8 @@ class OpenSlideView:
         Held weakly: the viewer owns the view through `SlideViews`.
     slide : Slide
     runner : Runner
+    study_of : callable
+        Gives the folder in which the work on a slide is kept, unless the user chooses another.
 
     Attributes
     ----------
@@ -54,10 +73,11 @@ class OpenSlideView:
     moved = Signal()
     reopened = Signal()
 
-    def __init__(self, viewer: ViewerModel, slide: Slide, runner: Runner) -> None:
+    def __init__(self, viewer: ViewerModel, slide: Slide, runner: Runner, study_of: Callable[[Slide], Path]) -> None:
         self._viewer = weakref.ref(viewer)
-        self.slide, self.runner = slide, runner
+        self.slide, self.runner, self._study_of = slide, runner, study_of
         self.icc = False
+        self._aside: _Aside | None = None
         self._levels = Latest(runner)
         self._redraw = runner.timer(LEVELS_REFRESH_S, self.redraw)
         self._build_levels()
@@ -83,9 +103,23 @@ class OpenSlideView:
         return DistilControl(self)
 
     @cached_property
+    def comparison(self) -> Comparison:
+        """Two rounds compared."""
+        return Comparison(self)
+
+    @cached_property
     def export(self) -> ExportControl:
         """What leaves and comes in; made when it is first asked for."""
         return ExportControl(self)
+
+    @property
+    def study_folder(self) -> Path:
+        """Where the work on the slide is kept."""
+        return self.teacher.study_folder if self.has("teacher") else self._study_of(self.slide)
+
+    def has(self, control: str) -> bool:
+        """Whether one of the controls above was asked for by now."""
+        return control in self.__dict__
 
     @property
     def viewer(self) -> ViewerModel:
@@ -102,6 +136,36 @@ class OpenSlideView:
     def layer(self, role: Role) -> Layer | None:
         """The layer of this slide that shows ``role``, or None."""
         return find_layer(self.viewer, self.slide, role)
+
+    @property
+    def aside(self) -> bool:
+        """Whether another slide is shown in its place."""
+        return self._aside is not None
+
+    def set_aside(self) -> None:
+        """Hide the slide's layers, and remember which were shown and where the camera was."""
+        if self._aside is None:
+            shown = [layer for layer in self._layers() if layer.visible]
+            camera = camera_of(self.viewer)
+            self._aside = _Aside(shown, tuple(camera.center), float(camera.zoom))
+            for layer in shown:
+                layer.visible = False
+
+    def keep_aside(self, layer: Layer) -> None:
+        """Hide a layer that comes while the slide is set aside."""
+        if self._aside is not None and layer.visible:
+            self._aside.shown.append(layer)
+            layer.visible = False
+
+    def bring_back(self) -> None:
+        """Show the slide as it was when it was set aside; one that was not is fitted to the canvas."""
+        aside, self._aside = self._aside, None
+        if aside is None:
+            self.viewer.reset_view()
+            return
+        for layer in aside.shown:
+            layer.visible = True
+        camera_of(self.viewer).center, camera_of(self.viewer).zoom = aside.center, aside.zoom
 
     def set_mpp(self, mpp: float | tuple[float, float]) -> None:
         """Give the slide a pixel size and put all its layers in their place.
@@ -173,13 +237,15 @@ class OpenSlideView:
 
     def close(self, *, wait: bool = False) -> None:
         """Stop all work on the slide, write what is not written (``wait``: to the last bit) and close its file."""
-        if "correct" in self.__dict__:
+        if self.has("correct"):
             self.correct.close()
-        if "distil" in self.__dict__:
+        if self.has("comparison"):
+            self.comparison.close()
+        if self.has("distil"):
             self.distil.close()
-        if "export" in self.__dict__:
+        if self.has("export"):
             self.export.close()
-        if "teacher" in self.__dict__:
+        if self.has("teacher"):
             self.teacher.close(wait=wait)
         self.tissue.close()
         self._redraw.stop()
@@ -191,6 +257,22 @@ def _build_added_levels(slide: Slide, control: JobControl) -> None:
     slide.build_added_levels(control)
 
 
+@dataclass(frozen=True)
+class _OpenRequest:
+    path: Path
+    after: threading.Event | None
+
+
+def _open(request: _OpenRequest, control: JobControl) -> Slide:
+    from napari_histodistill.slide import open_slide
+
+    control.progress(0, 0, "Opening the slide")
+    slide = open_slide(request.path)
+    if request.after is not None:
+        request.after.wait(WARMING_S)
+    return slide
+
+
 class SlideViews:
     """Follows a viewer's layer list: every slide in it has a view, and is closed when its layer goes.
 
@@ -199,22 +281,27 @@ class SlideViews:
     viewer : ViewerModel
         Held weakly.
     runner : Runner
+    warming : Warming, optional
+        What a slide that is opened waits for, in the background.
 
     Attributes
     ----------
     current_changed : Signal
         Another slide (or None) is the one that the widgets are about.
+    views_changed : Signal
+        A slide was opened or closed.
     """
 
     current_changed = Signal(object)
+    views_changed = Signal()
 
-    def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
+    def __init__(self, viewer: ViewerModel, runner: Runner, warming: Warming | None = None) -> None:
         self._viewer = weakref.ref(viewer)
-        self._runner = runner
+        self.runner, self._warming = runner, warming
         self._views: list[OpenSlideView] = []
         self._current: OpenSlideView | None = None
         self._tidy = runner.timer(0, self._close_orphans)
-        viewer.layers.events.inserted.connect(self._on_layers_changed)
+        viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_layers_changed)
         viewer.layers.selection.events.active.connect(self._choose_current)
         self._on_layers_changed()
@@ -224,20 +311,67 @@ class SlideViews:
         """The slide whose layer was active last."""
         return self._current
 
-    def open(self, path: Path | str) -> OpenSlideView | None:
-        """Open a slide and add its layer; tells the user and returns None if that fails."""
-        from napari_histodistill.slide import open_slide
-
+    def open(self, path: Path | str) -> None:
+        """Open a slide in the background and add its layer as the active one; tells the user if that fails."""
         viewer = self._viewer()
         assert viewer is not None, "the viewer is gone"
-        try:
-            slide = open_slide(path)
-        except HistodistillError as error:
+        viewer.status = f"Opening {Path(path).name}…"
+        request = _OpenRequest(Path(path), None if self._warming is None else self._warming.ended)
+        self.runner.start(
+            ThreadJob(_open, request), progress=lambda _progress: None, done=self._on_opened, failed=self._on_failed
+        )
+
+    def _on_opened(self, slide: Slide) -> None:
+        viewer = self._viewer()
+        if viewer is None:
+            slide.close()
+            return
+        viewer.status = ""
+        self.show(slide)
+
+    def _on_failed(self, error: Exception) -> None:
+        viewer = self._viewer()
+        if viewer is not None:
+            viewer.status = ""
             tell(error)
-            return None
+
+    def show(self, slide: Slide) -> OpenSlideView | None:
+        """Add the layer of a slide that was just opened."""
+        viewer = self._viewer()
+        assert viewer is not None, "the viewer is gone"
         layer = add_layer(viewer, slide_layer(slide))
         viewer.layers.selection.active = layer
         return self.view_of(slide)
+
+    def go_to(self, view: OpenSlideView) -> None:
+        """Make a slide the current one and show it alone, as it was left: slides lie over one another."""
+        for other in self._views:
+            if other is not view:
+                other.set_aside()
+        view.bring_back()
+        view.viewer.layers.selection.active = view.layer(Role.SLIDE)
+
+    def drop(self, view: OpenSlideView) -> None:
+        """Write everything that is not written and take a slide and all its layers out of the viewer."""
+        layer = view.layer(Role.SLIDE)
+        if layer is not None:
+            view.viewer.layers.remove(layer)
+        self._close(view, wait=True)
+        self._choose_current()
+        self.views_changed.emit()
+
+    @cached_property
+    def study(self) -> StudyControl:
+        """The study of this viewer; made when it is first asked for."""
+        return StudyControl(self)
+
+    def _study_of(self, slide: Slide) -> Path:
+        return self.study.folder_for(slide) if "study" in self.__dict__ else default_study_folder(slide.path)
+
+    @property
+    def views(self) -> tuple[OpenSlideView, ...]:
+        """The slides that are open, in the order in which they were."""
+        return tuple(self._views)
 
     def view_of(self, slide: Slide) -> OpenSlideView | None:
         """The view of a slide that is in the viewer."""
@@ -252,6 +386,8 @@ class SlideViews:
 
     def close(self) -> None:
         """Write everything and close all slides: the application is about to end."""
+        if "study" in self.__dict__:
+            self.study.close()
         while self._views:
             self._views.pop().close(wait=True)
 
@@ -259,26 +395,45 @@ class SlideViews:
         viewer = self._viewer()
         if viewer is None:
             return
+        opened = False
         for layer in viewer.layers:
             slide = slide_of(layer)
             if slide is not None and role_of(layer) is Role.SLIDE and self.view_of(slide) is None:
-                self._views.append(OpenSlideView(viewer, slide, self._runner))
+                self._views.append(OpenSlideView(viewer, slide, self.runner, self._study_of))
+                opened = True
                 if slide.mpp is not None:
                     show_scale_bar(viewer)
         if any(view.layer(Role.SLIDE) is None for view in self._views):
             self._tidy.start()  # not now: the list may be in the middle of removing several layers
         self._choose_current()
+        if opened:
+            self.views_changed.emit()
+
+    def _on_inserted(self, event: Any) -> None:
+        slide = slide_of(event.value)
+        view = None if slide is None else self.view_of(slide)
+        if view is not None:
+            view.keep_aside(event.value)
+        self._on_layers_changed()
 
     def _close_orphans(self) -> None:
         viewer = self._viewer()
         if viewer is None:
             return
-        for view in [view for view in self._views if view.layer(Role.SLIDE) is None]:
-            self._views.remove(view)
-            view.close()
-            for layer in [layer for layer in viewer.layers if slide_of(layer) is view.slide]:
-                viewer.layers.remove(layer)
+        orphans = [view for view in self._views if view.layer(Role.SLIDE) is None]
+        for view in orphans:
+            self._close(view)
         self._choose_current()
+        if orphans:
+            self.views_changed.emit()
+            if self._current is not None and all(view.aside for view in self._views):
+                self.go_to(self._current)
+
+    def _close(self, view: OpenSlideView, *, wait: bool = False) -> None:
+        self._views.remove(view)
+        view.close(wait=wait)
+        for layer in [layer for layer in view.viewer.layers if slide_of(layer) is view.slide]:
+            view.viewer.layers.remove(layer)
 
     def _choose_current(self, _event: Any = None) -> None:
         viewer = self._viewer()

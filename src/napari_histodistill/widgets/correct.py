@@ -83,7 +83,7 @@ NO_PREVIEW: Final = "Each shows first what it would change. Nothing is changed u
 class CorrectWidget(ControlPanel["CorrectControl"]):
     """The "Correct" dock widget of a viewer."""
 
-    step = (3, "Correct")
+    step = (4, "Correct")
 
     def _build(self, viewer: ViewerModel) -> None:
         self._controls: list[QWidget] = []

@@ -23,7 +23,7 @@ from napari_histodistill.export import ExportOptions, read_classes
 from napari_histodistill.viewer.export import ExportState
 from napari_histodistill.viewer.work import tell
 from napari_histodistill.widgets.dock import ControlPanel
-from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, as_tip, narrow, row, show_progress
+from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, narrow, plain_tip, row, show_progress
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -51,7 +51,7 @@ FILES: Final = "Annotations and masks (*.geojson *.json *.xml *.png *.tif *.tiff
 class ExportWidget(ControlPanel["ExportControl"]):
     """The "Export" dock widget of a viewer."""
 
-    step = (5, "Export")
+    step = (6, "Export")
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self.problem = Banner(INFO)
@@ -204,7 +204,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
         self.undo_button.setVisible(bool(undo_text))
         self.undo_button.setEnabled(free)
         self.undo_button.setText("Undo the import")
-        self.undo_button.setToolTip(as_tip(f"Take back the {undo_text}"))
+        self.undo_button.setToolTip(plain_tip(f"Take back the {undo_text}"))
         self.show_button.setEnabled(control is not None and bool(control.written))
         for button in (self.apply_button, self.discard_button):
             button.setVisible(control is not None and control.preview is not None)
@@ -215,7 +215,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
         _set_visible(format_ == "png", self.mpp, self.mpp_label)
         place = None if control is None else control.place
         self.folder.setText("" if place is None else str(place))
-        self.folder.setToolTip(as_tip(self.folder.text()))
+        self.folder.setToolTip(plain_tip(self.folder.text()))
         busy = state is not None and state.busy
         _set_visible(busy, self.bar, self.cancel_button)
         if control is None or state is None:

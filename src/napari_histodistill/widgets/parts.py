@@ -237,9 +237,10 @@ class Slider(QWidget):
         return float(self.slider.value())
 
 
-def as_tip(text: str) -> str:
-    """A text that quotes names, for `setToolTip`, which would take tags in it for markup."""
-    return f"<span>{html.escape(printable(text))}</span>"
+def plain_tip(text: str) -> str:
+    """A tooltip that shows a text as it is, whatever a file is called."""
+    lines = (html.escape(printable(line)) for line in text.split("\n"))
+    return "<qt>" + "<br>".join(lines) + "</qt>"
 
 
 def row(*widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:

@@ -12,6 +12,7 @@ from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
 from napari_histodistill.viewer.slides import SlideViews
+from napari_histodistill.viewer.warming import Warming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,8 @@ def session_of(viewer: ViewerModel) -> SlideViews:
     """The slides of a viewer; followed from the first call on, and shared by all widgets of this viewer."""
     viewer = unwrapped(viewer)
     if viewer not in _sessions:
-        _sessions[viewer] = SlideViews(viewer, QtRunner())
+        runner = QtRunner()
+        _sessions[viewer] = SlideViews(viewer, runner, Warming(runner))
         _watches[viewer] = _watch(_sessions[viewer])
         QApplication.instance().aboutToQuit.connect(_sessions[viewer].close)
     return _sessions[viewer]

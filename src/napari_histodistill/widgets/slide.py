@@ -54,7 +54,7 @@ FILES = (
 class SlideWidget(SlidePanel):
     """The "Slide" dock widget of a viewer."""
 
-    step = (1, "Slide")
+    step = (2, "Slide")
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self._build_slide()

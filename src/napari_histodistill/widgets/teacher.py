@@ -29,7 +29,7 @@ from napari_histodistill.widgets.parts import (
     Facts,
     Slider,
     WrappedLabel,
-    as_tip,
+    plain_tip,
     row,
     show_progress,
     silent,
@@ -56,7 +56,7 @@ RUN_TEXTS: Final = {
 class TeacherWidget(ControlPanel["TeacherControl"]):
     """The "Teacher" dock widget of a viewer."""
 
-    step = (2, "Teacher")
+    step = (3, "Teacher")
 
     def _build(self, viewer: ViewerModel) -> None:
         self._window = viewer.window
@@ -229,7 +229,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
             self.status.setText("")
             return
         self.folder.setText(str(teacher.study_folder))
-        self.folder.setToolTip(as_tip(f"Results and corrections are kept in {teacher.study_folder}"))
+        self.folder.setToolTip(plain_tip(f"Results and corrections are kept in {teacher.study_folder}"))
         self.devices.setCurrentIndex(self.devices.findData(teacher.device))
         progress = teacher.progress
         show_progress(self.bar, progress)
