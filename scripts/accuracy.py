@@ -90,8 +90,8 @@ def command(cell: Cell) -> str:
         )
     return (
         f"histodistill distill --teacher WORK/teacher-{cell.family}-{cell.seed} --data DATA/ebhi-seg "
-        f"--rounds {cell.rounds} --epochs {ROUND_EPOCHS} --seed {cell.seed} --recipe {cell.recipe} --select masks --threads 1 "
-        f"--out WORK/{cell.name}"
+        f"--rounds {cell.rounds} --epochs {ROUND_EPOCHS} --seed {cell.seed} --recipe {cell.recipe} "
+        f"--select masks --threads 1 --out WORK/{cell.name}"
     )
 
 

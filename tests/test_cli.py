@@ -58,6 +58,7 @@ def test_help_lists_commands_in_the_order_of_the_work_without_loading_what_compu
         "study",
         "import",
         "export",
+        "audit",
         "cut",
         "train-teacher",
         "distill",
@@ -240,6 +241,16 @@ def test_export_refuses_with_a_sentence_what_there_is_not(result):
     assert "no round" in refusal("export", result, "--what", "prediction", "--format", "csv")
     assert "no corrections" in refusal("export", result, "--what", "corrections", "--format", "csv")
     assert "no export format" in refusal("export", result, "--format", "docx")
+
+
+def test_audit_says_what_little_is_known_before_patches_were_labelled(result):
+    told = json.loads(run("audit", result, "--json").stdout)
+    assert (told["patches_drawn"], told["patches_labelled"]) == (0, 0)
+    (own,) = told["predictions"]
+    assert own["prediction"] == "own result"
+    assert own["dice"] is None
+    assert own["predicted_mm2"] > 0
+    assert "no slide" in refusal("audit", result, "--slide", "other")
 
 
 def test_import_tells_where_a_file_lands_and_writes_it_as_corrections(result, tmp_path):

@@ -29,9 +29,7 @@ from napari_histodistill.study import Study
 HOSTILE = 'a"\n\x1b[2J\x9b<b>\u202e[red]gnp.tiff'
 
 
-@pytest.mark.parametrize(
-    "name", ['=HYPERLINK("http://x")', "+1", "-1+cmd|' /C calc'!A0", "@SUM(1)", "\t=1", "\r=1", " =1"]
-)
+@pytest.mark.parametrize("name", ['=HYPERLINK("x")', "+1", "-1+cmd|' C calc'!A0", "@SUM(1)", "\t=1", "\r=1", " =1"])
 def test_no_cell_of_a_csv_is_a_formula(entry, tmp_path, name):
     entry.known_path = entry.known_path.with_name(f"{name}.tiff")
     written = export_slide(entry, ["csv"], tmp_path)

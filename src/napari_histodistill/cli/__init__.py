@@ -13,7 +13,7 @@ import click
 from napari_histodistill import __version__
 from napari_histodistill.cli.membership import study_commands
 from napari_histodistill.cli.slides import demo, info, segment
-from napari_histodistill.cli.study import export, import_file
+from napari_histodistill.cli.study import audit, export, import_file
 from napari_histodistill.cli.training import cut, distill, evaluate, train_teacher
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled
@@ -53,5 +53,17 @@ def main() -> None:
     """Tumour masks for H&E slides, from models trained on image-level labels only. For research, not for diagnosis."""
 
 
-for _command in (info, segment, study_commands, import_file, export, cut, train_teacher, distill, evaluate, demo):
+for _command in (
+    info,
+    segment,
+    study_commands,
+    import_file,
+    export,
+    audit,
+    cut,
+    train_teacher,
+    distill,
+    evaluate,
+    demo,
+):
     main.add_command(_command)

@@ -1,5 +1,6 @@
 """The study: a folder on disk with slides, predictions, pseudo-masks and corrections; versioned, written atomically."""
 
+from napari_histodistill.study.audit import Audit, AuditPatch
 from napari_histodistill.study.corrections import Corrections, Origin
 from napari_histodistill.study.files import FileLock, StudyError
 from napari_histodistill.study.journal import Entry, Patch, timeline
@@ -17,6 +18,8 @@ from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
 
 __all__ = [
     "NO_CORRECTION",
+    "Audit",
+    "AuditPatch",
     "Corrections",
     "Entry",
     "FileLock",

@@ -8,6 +8,7 @@
                        tissue.ome.zarr  tissue and artefacts, on their own coarse grid
                        corrections.journal    what a person set, stroke by stroke
                        corrections.ome.zarr   the same as an array, 255 = nothing
+                       audit.json       tissue drawn at random and what a person says of it; review.json, places seen
                        runs/0001/       what the teacher says: run.json, probability and pseudo-mask
                        predictions/0001-0002/   the same of round 2 of distillation 1
                        thumbnail.png    a small picture of the slide
@@ -34,6 +35,7 @@ from napari_histodistill.errors import reason
 from napari_histodistill.slide.grid import WorkingGrid
 from napari_histodistill.slide.metadata import is_plausible
 from napari_histodistill.slide.zarr_guard import LARGEST_SIDE
+from napari_histodistill.study.audit import Audit, read_audit
 from napari_histodistill.study.corrections import Corrections
 from napari_histodistill.study.files import FileLock, StudyError, read_document, refuse_links, write_document
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
@@ -272,6 +274,10 @@ class StudySlide:
     def predictions_lock(self) -> FileLock:
         """The lock that whoever writes a prediction of a round must hold."""
         return FileLock(self.folder / "predictions.lock", f"The prediction of {self.known_path.name}")
+
+    def audit(self) -> Audit | None:
+        """The random sample of tissue by which predictions are judged, if one was drawn; never to be learnt from."""
+        return read_audit(self.folder)
 
     # Tissue
 

@@ -216,7 +216,7 @@ class DistilControl:
 
     def adopt(self, number: int) -> None:
         """Make what a round predicts the tumour mask that is corrected; corrections stay what they are."""
-        name = self._prediction_name(number)
+        name = self.prediction_name(number)
         if self._work.busy or self._result is None or name is None or number not in self.history.predicted:
             return
         self._result.flush()
@@ -342,7 +342,7 @@ class DistilControl:
     def _on_landed(self, landed: Landed) -> None:
         if self._result is None or self.prediction is None or landed.fingerprint != self._result.entry.fingerprint:
             return
-        if self.shown and landed.prediction == self._prediction_name(self.shown):
+        if self.shown and landed.prediction == self.prediction_name(self.shown):
             tile = landed.tile
             window = window_of(tile.y, tile.x, tile.height, tile.width)
             if self._run is not None:
@@ -414,13 +414,14 @@ class DistilControl:
         self._run, self._turning = None, False
         self._landed.clear()
 
-    def _prediction_name(self, number: int) -> str | None:
+    def prediction_name(self, number: int) -> str | None:
+        """The name in the study of what a round predicts; None before the first."""
         folder = self.history.folder
         return None if folder is None else f"{folder.name}-{number:04d}"
 
     def _open(self, number: int) -> None:
         """Read what is on disk of a round's prediction of this slide, or of the teacher's own, and show it."""
-        name = self._prediction_name(number)
+        name = self.prediction_name(number)
         if self._result is not None and name is not None:
             request = PredictionRequest(self._result.entry, name, number)
             self._opening.start(ThreadJob(open_prediction, request), done=self._on_opened)

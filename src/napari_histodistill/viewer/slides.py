@@ -13,12 +13,14 @@ from psygnal import Signal
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.slide.metadata import is_plausible
+from napari_histodistill.viewer.audit import AuditControl
 from napari_histodistill.viewer.comparison import Comparison
 from napari_histodistill.viewer.correct import CorrectControl
 from napari_histodistill.viewer.distil import DistilControl
 from napari_histodistill.viewer.export import ExportControl
 from napari_histodistill.viewer.geometry import Frame, camera_of, scale_bar_of
 from napari_histodistill.viewer.layers import SLIDE_KEY, Role, add_layer, find_layer, role_of, slide_layer, slide_of
+from napari_histodistill.viewer.review import ReviewControl
 from napari_histodistill.viewer.study import StudyControl
 from napari_histodistill.viewer.teacher import TeacherControl, default_study_folder
 from napari_histodistill.viewer.tissue import TissueControl
@@ -101,6 +103,16 @@ class OpenSlideView:
     def distil(self) -> DistilControl:
         """The distillation on the slide."""
         return DistilControl(self)
+
+    @cached_property
+    def review(self) -> ReviewControl:
+        """Where to look next; made when it is first asked for, as is the audit."""
+        return ReviewControl(self)
+
+    @cached_property
+    def audit(self) -> AuditControl:
+        """How good the predictions are, on tissue drawn at random."""
+        return AuditControl(self)
 
     @cached_property
     def comparison(self) -> Comparison:
@@ -237,6 +249,10 @@ class OpenSlideView:
 
     def close(self, *, wait: bool = False) -> None:
         """Stop all work on the slide, write what is not written (``wait``: to the last bit) and close its file."""
+        if self.has("review"):
+            self.review.close()
+        if self.has("audit"):
+            self.audit.close()
         if self.has("correct"):
             self.correct.close()
         if self.has("comparison"):

@@ -23,7 +23,7 @@ from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.viewer.colours import IGNORE_COLOUR, NORMAL_COLOUR, REMOVED_COLOUR, TUMOUR_COLOUR
 from napari_histodistill.viewer.correct import DEFAULT_AMOUNTS, DEFAULT_BRUSH, KEYS, BrushUnit, Tool
 from napari_histodistill.viewer.shaping import Shaping
-from napari_histodistill.widgets.dock import ControlPanel
+from napari_histodistill.widgets.dock import ControlPanel, bind_keys
 from napari_histodistill.widgets.parts import (
     INFO,
     Banner,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.viewer.correct import CorrectControl
     from napari_histodistill.viewer.shaping import Proposal
-    from napari_histodistill.viewer.slides import OpenSlideView, SlideViews
+    from napari_histodistill.viewer.slides import OpenSlideView
 
 VALUES: Final = {
     TUMOUR: ("Tumour", TUMOUR_COLOUR, "Set tumour (T)"),
@@ -91,7 +91,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
         self._build_history()
         self._build_shapings()
         self._build_keys()
-        bind_keys(viewer, self.session)
+        bind_keys(viewer, self.session, {key: partial(_on_correct, action) for key, (_, action) in KEYS.items()})
 
     def _control_of(self, view: OpenSlideView) -> CorrectControl:
         return view.correct
@@ -303,15 +303,5 @@ def _spaced(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
-def bind_keys(viewer: ViewerModel, session: SlideViews) -> None:
-    """Give the viewer the keys of `KEYS`; they act on its current slide, also after the widget was closed."""
-    for key, (_, action) in KEYS.items():
-        viewer.bind_key(key, _handler(session, action), overwrite=True)
-
-
-def _handler(session: SlideViews, action: Callable[[CorrectControl], None]) -> Callable[[ViewerModel], None]:
-    def handle(_viewer: ViewerModel) -> None:  # a function, since napari asks for its name
-        if session.current is not None:
-            action(session.current.correct)
-
-    return handle
+def _on_correct(action: Callable[[CorrectControl], None], view: OpenSlideView) -> None:
+    action(view.correct)
