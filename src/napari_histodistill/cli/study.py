@@ -9,6 +9,7 @@ import click
 
 from napari_histodistill.cli.console import print_result, run_shown
 from napari_histodistill.cli.options import json_option, slide_option, split_exports, study_argument
+from napari_histodistill.errors import printable
 
 EXIT_DAMAGED = 1
 
@@ -42,14 +43,14 @@ def import_file(
     study: Path, file: Path, slide: str | None, classes: tuple[str, ...], dry_run: bool, as_json: bool, **options: Any
 ) -> None:
     """Bring FILE (GeoJSON of QuPath, ASAP XML, or a mask as PNG, TIFF or OME-Zarr) into STUDY."""
-    from napari_histodistill.export import ImportRequest, apply_import, preview_import
+    from napari_histodistill.export import ImportRequest, apply_import, preview_import, read_classes
     from napari_histodistill.study import Study
 
-    meanings = dict(pair.rpartition("=")[::2] for pair in classes)
+    meanings = read_classes(classes)
     entry = Study.open(study).slide_named(slide)
     preview = run_shown(preview_import, ImportRequest(entry.folder, file, classes=meanings, **options))
     for note in preview.notes:
-        click.secho(f"Note: {note}", err=True, fg="yellow")
+        click.secho(f"Note: {printable(note)}", err=True, fg="yellow")
     if not dry_run:
         run_shown(apply_import, preview)
     print_result(preview.summary(applied=not dry_run), as_json)

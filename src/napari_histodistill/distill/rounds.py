@@ -19,7 +19,7 @@ import zlib
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, reason
 from napari_histodistill.nets.card import CARD_NAME, WEIGHTS_NAME
 from napari_histodistill.study.files import (
     DamagedError,
@@ -157,11 +157,13 @@ class Rounds:
         document = read_document(folder / "state.json", FORMAT, VERSION)
         try:
             rounds = cls(
-                folder, document["settings"], Roles(**document["roles"]), [Round(**r) for r in document["rounds"]]
+                folder, dict(document["settings"]), Roles(**document["roles"]), [Round(**r) for r in document["rounds"]]
             )
             rounds.checksums = dict(document.get("checksums", {}))
+            for name in (rounds.roles.best, rounds.roles.teacher, rounds.roles.displaced):
+                _check_name(name)
         except (KeyError, TypeError, ValueError) as error:
-            raise DamagedError(f"{folder / 'state.json'} is damaged ({error}): {way_out(folder)}.") from error
+            raise DamagedError(f"{folder / 'state.json'} is damaged ({reason(error)}): {way_out(folder)}.") from error
         if settings is not None:
             require_same(f"The distillation in {folder}", rounds.settings, settings)
         return rounds
@@ -264,6 +266,12 @@ def require_same(what: str, before: dict[str, Any], now: dict[str, Any]) -> None
 def model_checksums(folder: Path) -> dict[str, int]:
     """CRC-32 of weights and card of a model, by file name."""
     return {name: zlib.crc32((folder / name).read_bytes()) for name in (WEIGHTS_NAME, CARD_NAME)}
+
+
+def _check_name(name: str) -> None:
+    """Refuse what names no model below the rounds' own folder."""
+    if name not in {"", TEACHER} and not (name.startswith("rounds/") and name.removeprefix("rounds/").isdecimal()):
+        raise ValueError(f"{name!r} is no model of a round")
 
 
 def copy_model(source: Path, target: Path) -> None:

@@ -154,6 +154,20 @@ class Corrections:
         """The whole journal."""
         return self._journal.scan() if self._journal.exists else Scan([], Journal.start)
 
+    def since(self, known: int) -> list[Entry]:
+        """Entries behind the one numbered ``known``; quick where the array is no further."""
+        mark = self._mark()
+        found = self.entries().entries if known < mark.sequence else self._scan_pending(mark).entries
+        return [entry for entry in found if entry.sequence > known]
+
+    def stamp(self) -> tuple[int, int] | None:
+        """What changes whenever somebody writes; None while there is no journal, or it cannot be reached."""
+        try:
+            about = self._journal.path.stat()
+        except OSError:
+            return None
+        return about.st_size, about.st_mtime_ns
+
     def provenance(self, y: int, x: int, height: int, width: int) -> list[Origin]:
         """Where the corrections in a window come from, the latest stroke first."""
         entries = self.entries().entries

@@ -11,9 +11,9 @@ import tempfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, reason
 from napari_histodistill.urls import UrlPath, require_disk
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 CHECKSUM = "crc32"
 """Entry of a document: CRC-32 of the others. Documents of version 0.1 have none and are read as well."""
+LARGEST_DOCUMENT = 1 << 26
+"""Bytes of a JSON document; the record of a run of a hundred thousand blocks has less than one of its MB."""
 
 
 class StudyError(HistodistillError):
@@ -141,11 +143,13 @@ def read_document(path: Path, kind: str, version: int) -> dict[str, Any]:
 def read_one_document(path: Path, kind: str, version: int) -> dict[str, Any]:
     """The same without looking for a copy."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST_DOCUMENT:
+            raise DamagedError(f"{path} is absurdly large: {way_out(path)}.")
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise StudyError(f"{path} does not exist: choose a folder that holds a study.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DamagedError(f"{path} cannot be read ({error}): {way_out(path)}.") from error
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise DamagedError(f"{path} cannot be read ({reason(error)}): {way_out(path)}.") from error
     if not isinstance(document, dict) or document.get("format") != kind:
         raise DamagedError(f"{path} is no {kind} file: {way_out(path)}.")
     found = document.get("version")
@@ -164,3 +168,20 @@ def read_one_document(path: Path, kind: str, version: int) -> dict[str, Any]:
 def _is_as_written(document: dict[str, Any]) -> bool:
     content = {name: value for name, value in document.items() if name != CHECKSUM}
     return CHECKSUM not in document or document[CHECKSUM] == _checksum(content)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder of a study that is a link or holds one: what is written to a study stays in it.
+
+    Raises
+    ------
+    StudyError
+        Naming the link.
+    """
+    for path in (folder, *folder.iterdir()):
+        if path.is_symlink():
+            raise StudyError(f"{path} is a link, and a study holds none: put what it points to in its place.")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")

@@ -35,6 +35,7 @@ _HEAD: Final = struct.Struct("<8sI8sI")
 _MAGIC: Final = b"HDSTROKE"
 _RECORD: Final = struct.Struct("<4sII")
 _MARK: Final = b"\x89HDS"
+_TEXTS: Final = ("identity", "kind", "time", "tool", "context", "refers")
 _META: Final = struct.Struct("<I")
 
 Kind: TypeAlias = Literal["base", "set", "undo", "redo"]
@@ -175,8 +176,11 @@ class Entry:
                     raise ValueError("a patch lies outside the grid")
                 patches.append(Patch(y, x, height, width, body[at : at + size]))
                 at += size
-            return cls(patches=tuple(patches), **meta)
-        except (KeyError, TypeError, AttributeError, struct.error) as error:
+            entry = cls(patches=tuple(patches), **meta)
+            if not isinstance(entry.sequence, int) or not all(isinstance(meta[name], str) for name in _TEXTS):
+                raise ValueError("an entry of another kind")
+            return entry
+        except (KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise ValueError(str(error)) from error
 
 

@@ -21,9 +21,12 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
+from napari_histodistill.errors import reason
+from napari_histodistill.slide.errors import DAMAGED
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
+from napari_histodistill.slide.zarr_guard import open_guarded
 from napari_histodistill.study.files import DamagedError, way_out, writing
-from napari_histodistill.urls import require_disk, zarr_store
+from napari_histodistill.urls import require_disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slide.grid import WorkingGrid
+    from napari_histodistill.slide.zarr_guard import GuardedStore
 
     UInt8 = npt.NDArray[np.uint8]
 
@@ -39,6 +43,8 @@ CHUNK = 256
 SMALLEST_SIDE = 512
 """No further level is added once a level's longer side is at most this."""
 NO_CORRECTION = 255
+LARGEST_CHUNK = 1 << 24
+"""Bytes; chunks written here have a 256th of it."""
 
 Kind = Literal["image", "labels"]
 
@@ -85,7 +91,8 @@ class Plan:
         if said["multiscales"] != wanted["multiscales"] or pyramid.kind != self.kind:
             return "description"
         for index, array in enumerate(pyramid.levels):
-            is_, should = _plain(array.metadata.to_dict()), _plain(_array(made, str(index)).metadata.to_dict())
+            model: Any = made[str(index)]
+            is_, should = _plain(array.metadata.to_dict()), _plain(model.metadata.to_dict())
             for part in ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value"):
                 if is_[part] != should[part]:
                     return f"{part.replace('_', ' ')} of level {index}"
@@ -118,12 +125,14 @@ class Pyramid:
     def __init__(self, folder: Path, mode: Literal["r", "r+"] = "r") -> None:
         self.folder = folder
         try:
-            group = zarr.open_group(zarr_store(folder), mode=mode, zarr_format=3)
+            group, store = open_guarded(folder, mode, links=False)
             ome: Any = group.attrs["ome"]
             paths = [dataset["path"] for dataset in ome["multiscales"][0]["datasets"]]
-            self.levels: tuple[zarr.Array[Any], ...] = tuple(_array(group, path) for path in paths)
-        except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-            raise DamagedError(f"{folder} is no OME-Zarr that can be read ({error}): {way_out(folder)}.") from error
+            self.levels: tuple[zarr.Array[Any], ...] = tuple(_array(group, store, path) for path in paths)
+        except DAMAGED as error:
+            raise DamagedError(
+                f"{folder} is no OME-Zarr that can be read ({reason(error)}): {way_out(folder)}."
+            ) from error
         self.kind: Kind = "labels" if "image-label" in ome else "image"
 
     @classmethod
@@ -218,10 +227,10 @@ def _plain(said: Any) -> Any:
     return json.loads(json.dumps(said, default=list))
 
 
-def _array(group: zarr.Group, path: str) -> zarr.Array[Any]:
-    array = group[path]
-    if not isinstance(array, zarr.Array):
-        raise TypeError(f"{path} is no array")
+def _array(group: zarr.Group, store: GuardedStore, path: str) -> zarr.Array[Any]:
+    array = store.array(group, path, LARGEST_CHUNK)
+    if array.ndim != 2 or array.dtype != np.uint8:
+        raise TypeError(f"{path} is no array of bytes")
     return array
 
 

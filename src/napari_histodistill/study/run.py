@@ -8,7 +8,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from napari_histodistill.study.files import DamagedError, StudyError, read_document, way_out, write_document, writing
+from napari_histodistill.errors import reason
+from napari_histodistill.study.files import (
+    DamagedError,
+    StudyError,
+    read_document,
+    refuse_links,
+    way_out,
+    write_document,
+    writing,
+)
 from napari_histodistill.study.pyramid import Pyramid
 
 if TYPE_CHECKING:
@@ -82,16 +91,17 @@ class Run:
     def open(cls, folder: Path, grid: WorkingGrid, *, writable: bool = False) -> Run:
         """Open a run, to read it or to go on with it."""
         document = read_document(folder / "run.json", FORMAT, VERSION)
+        refuse_links(folder)
         try:
             record = RunRecord(
                 settings=dict(document["settings"]),
                 state=RunState(document["state"]),
-                finished=set(document["finished"]),
-                unreadable=[(y, x, h, w) for y, x, h, w in document["unreadable"]],
-                summary=document["summary"],
+                finished={int(index) for index in document["finished"]},
+                unreadable=[(int(y), int(x), int(h), int(w)) for y, x, h, w in document["unreadable"]],
+                summary=None if document["summary"] is None else dict(document["summary"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamagedError(f"{folder / 'run.json'} is damaged ({error}): {way_out(folder)}.") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DamagedError(f"{folder / 'run.json'} is damaged ({reason(error)}): {way_out(folder)}.") from error
         return cls(folder, grid, record, Pyramid(folder / "probability.ome.zarr", "r+" if writable else "r"))
 
     def save(self) -> None:

@@ -34,10 +34,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill import __version__
+from napari_histodistill.errors import reason
 from napari_histodistill.slide.grid import WorkingGrid
+from napari_histodistill.slide.metadata import is_plausible
+from napari_histodistill.slide.zarr_guard import LARGEST_SIDE
 from napari_histodistill.study.audit import Audit, read_audit
 from napari_histodistill.study.corrections import Corrections
-from napari_histodistill.study.files import DamagedError, StudyError, read_document, way_out, write_document, writing
+from napari_histodistill.study.files import (
+    DamagedError,
+    StudyError,
+    read_document,
+    refuse_links,
+    way_out,
+    write_document,
+    writing,
+)
 from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunState
@@ -56,6 +67,8 @@ if TYPE_CHECKING:
 
 STUDY_FORMAT, SLIDE_FORMAT, TISSUE_FORMAT = "histodistill-study", "histodistill-slide", "histodistill-tissue"
 VERSION = 1
+LARGEST_GRID = 1 << 15
+"""Px of a working grid's side; `WorkingGrid.for_slide` makes them half as long at most."""
 ID_DIGITS = 10
 """Of a slide's fingerprint, in the name of its folder."""
 TISSUE_ARRAYS = ("tissue.ome.zarr", "tissue-b.ome.zarr")
@@ -90,6 +103,9 @@ class Study:
         """Open a study; refuses a folder that holds none, or one of a newer version."""
         folder = to_path(folder).absolute()
         read_document(folder / "study.json", STUDY_FORMAT, VERSION)
+        for part in (folder / "slides", folder / "distillations"):
+            if not isinstance(part, UrlPath) and (part.is_symlink() or part.is_dir()):
+                refuse_links(part)
         return cls(folder)
 
     @classmethod
@@ -243,18 +259,20 @@ class StudySlide:
     def open(cls, folder: Path) -> StudySlide:
         """Read ``slide.json``."""
         document = read_document(folder / "slide.json", SLIDE_FORMAT, VERSION)
+        refuse_links(folder)
         try:
             pairs = [(a, b) for a, b in (document[key] for key in ("grid_shape", "slide_shape", "mpp"))]
             grid = WorkingGrid(*pairs)
+            _check_grid(grid)
             relative = to_path(os.path.normpath(folder / document["path_from_study"]))
             absolute = to_path(document["path"])
             elsewhere = isinstance(absolute, UrlPath) or _is_there(absolute)
             known_path = absolute if elsewhere and not _is_there(relative) else relative
-            y, x = document["origin"]
+            y, x = (_whole(value, LARGEST_SIDE) for value in document["origin"])
             label = SlideLabel(document.get("label", SlideLabel.UNKNOWN))
-            return cls(folder, document["fingerprint"], grid, known_path, (y, x), label)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamagedError(f"{folder / 'slide.json'} is damaged ({error}): {way_out(folder)}.") from error
+            return cls(folder, str(document["fingerprint"]), grid, known_path, (y, x), label)
+        except (KeyError, TypeError, ValueError, OSError, OverflowError) as error:
+            raise DamagedError(f"{folder / 'slide.json'} is damaged ({reason(error)}): {way_out(folder)}.") from error
 
     def save(self) -> None:
         """Write ``slide.json``; the path is kept both ways, so study and slides move together or apart."""
@@ -497,3 +515,19 @@ class StudySlide:
         height, width = pyramid.shape
         for y in range(0, height, rows):
             yield y, self.corrected(y, 0, pyramid.read(y, 0, min(rows, height - y), width))
+
+
+def _whole(value: object, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > most:
+        raise ValueError(f"{value!r} is no number of pixels")
+    return value
+
+
+def _check_grid(grid: WorkingGrid) -> None:
+    """Refuse sizes that no slide has: arrays of the grid's shape are made."""
+    for value in grid.slide_shape:
+        _whole(value, LARGEST_SIDE)
+    for value in grid.shape:
+        _whole(value, LARGEST_GRID)
+    if not is_plausible(grid.mpp):
+        raise ValueError(f"{grid.mpp} is no size of a pixel")

@@ -393,6 +393,13 @@ class SlideViews:
         """The view of a slide that is in the viewer."""
         return next((view for view in self._views if view.slide is slide), None)
 
+    def look_for_news(self) -> None:
+        """Show what other programs have written to the studies of the slides since the last call."""
+        for view in self._views:
+            result = view.teacher.result if "teacher" in view.__dict__ else None
+            if result is not None:
+                result.look_if_changed()
+
     def close(self) -> None:
         """Write everything and close all slides: the application is about to end."""
         if "study" in self.__dict__:

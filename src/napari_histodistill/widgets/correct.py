@@ -201,7 +201,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
             for key, (text, _) in KEYS.items()
         )
         keys = QCollapsible("Keys")
-        keys.addWidget(WrappedLabel(f"<table>{lines}</table>"))
+        keys.addWidget(WrappedLabel(f"<table>{lines}</table>", rich=True))
         self.column.addWidget(keys)
 
     # What the user does

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 from superqt import QLabeledDoubleSlider
+
+from napari_histodistill.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -123,16 +126,22 @@ def _dock_of(widget: QWidget) -> QDockWidget | None:
 
 
 class WrappedLabel(QLabel):
-    """Text that wraps, can be copied, and is never cut off: a scroll area does not ask how high it is when wrapped."""
+    """Text that wraps, can be copied, and is never cut off: a scroll area does not ask how high it is when wrapped.
 
-    def __init__(self, text: str = "") -> None:
+    It shows names of files and what files say, so tags in it are text like any other, and marks that turn its direction
+    are boxes; ``rich`` is for text of our own.
+    """
+
+    def __init__(self, text: str = "", *, rich: bool = False) -> None:
         super().__init__(text)
+        self.setTextFormat(Qt.TextFormat.RichText if rich else Qt.TextFormat.PlainText)
         self.setWordWrap(True)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
     def setText(self, text: str) -> None:  # noqa: N802 - Qt's name
         """Show a text and take the room that it needs."""
-        super().setText(text)
+        plain = self.textFormat() == Qt.TextFormat.PlainText
+        super().setText("\n".join(map(printable, text.split("\n"))) if plain else text)
         self._take_room()
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
@@ -150,7 +159,6 @@ class Banner(WrappedLabel):
 
     def __init__(self, level: str = INFO) -> None:
         super().__init__()
-        self.setTextFormat(Qt.TextFormat.PlainText)  # a file may be called anything
         self.say("", level)
 
     def say(self, text: str, level: str | None = None) -> None:
@@ -179,7 +187,6 @@ class Facts(QWidget):
         self._values: dict[str, QLabel] = {}
         for name in names:
             value = WrappedLabel("–")
-            value.setTextFormat(Qt.TextFormat.PlainText)
             self._values[name] = value
             form.addRow(f"{name}", value)
 
@@ -228,6 +235,12 @@ class Slider(QWidget):
     def value(self) -> float:
         """The value it shows."""
         return float(self.slider.value())
+
+
+def plain_tip(text: str) -> str:
+    """A tooltip that shows a text as it is, whatever a file is called."""
+    lines = (html.escape(printable(line)) for line in text.split("\n"))
+    return "<qt>" + "<br>".join(lines) + "</qt>"
 
 
 def row(*widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, printable
 from napari_histodistill.slide.metadata import checked_mpp
 from napari_histodistill.slide.tissue import TissueSettings
 from napari_histodistill.viewer.work import tell
@@ -133,7 +133,7 @@ class SlideWidget(SlidePanel):
         self.picture_button.setToolTip("Opens the picture in a window of its own")
         self.picture_button.clicked.connect(self._show_picture)
         section.addLayout(row(QLabel("Picture"), self.pictures, self.picture_button, stretch=1))
-        section.addWidget(WrappedLabel("<i>Label and overview pictures can carry the patient's name.</i>"))
+        section.addWidget(WrappedLabel("<i>Label and overview pictures can carry the patient's name.</i>", rich=True))
 
     # The slide
 
@@ -281,7 +281,7 @@ def _tissue_text(tissue: TissueControl) -> str:
 def picture_dialog(picture: NDArray[np.uint8], title: str) -> QDialog:
     """A window with an RGB picture, shrunk to fit a laptop's screen."""
     dialog = QDialog()
-    dialog.setWindowTitle(title)
+    dialog.setWindowTitle(printable(title))
     height, width, _ = picture.shape
     image = QImage(picture.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888).copy()
     label = QLabel()

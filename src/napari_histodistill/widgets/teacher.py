@@ -29,6 +29,7 @@ from napari_histodistill.widgets.parts import (
     Facts,
     Slider,
     WrappedLabel,
+    plain_tip,
     row,
     show_progress,
     silent,
@@ -228,7 +229,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
             self.status.setText("")
             return
         self.folder.setText(str(teacher.study_folder))
-        self.folder.setToolTip(f"Results and corrections are kept in {teacher.study_folder}")
+        self.folder.setToolTip(plain_tip(f"Results and corrections are kept in {teacher.study_folder}"))
         self.devices.setCurrentIndex(self.devices.findData(teacher.device))
         progress = teacher.progress
         show_progress(self.bar, progress)
