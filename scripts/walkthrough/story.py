@@ -211,6 +211,7 @@ class Story:
             self.plan.while_learning()
         with self.watchdog.doing("learn"):
             self.hand.wait(lambda: self._rounds(1), self.plan.patience_s, "the first round")
+            self.hand.wait(self._has_tiles, self.plan.patience_s, "its tiles")
         with self.watchdog.doing("layers"):
             self.hand.click(panel.looks[Look.PREDICTION])
         self.picture("first-round")
@@ -291,7 +292,9 @@ class Story:
 
     def _has_tiles(self) -> bool:
         prediction = self.view.distil.prediction
-        return prediction is not None and prediction.layer is not None and bool(prediction.data.any())
+        if prediction is None or prediction.layer is None:
+            return False
+        return bool(prediction.data[self._hand_set() == 0].any())  # corrections are laid over what has not landed yet
 
     def _rounds(self, number: int) -> bool:
         return len(self.view.distil.history.rounds) >= number or not self.view.distil.state.busy

@@ -151,7 +151,8 @@ def test_a_folder_that_is_no_study_is_told_and_a_study_that_is_gone_forgotten(se
 
 
 def test_the_shortest_path_stays_each_slide_has_its_own_study_until_one_is_chosen(session, slides):
-    view = session.views.open(slides[0])
+    session.views.open(slides[0])
+    view = session.views.current
     assert view.teacher.study_folder == default_study_folder(view.slide.path)
     session.runner.pass_time()
     assert session.study.folder is None  # the teacher has not made it yet
@@ -161,14 +162,16 @@ def test_the_shortest_path_stays_each_slide_has_its_own_study_until_one_is_chose
     session.runner.pass_time()
     assert (session.study.folder, session.study.chosen) == (view.teacher.study_folder, False)
     assert session.names == ["1.tiff"]
-    other = session.views.open(slides[1])
+    session.views.open(slides[1])
+    other = session.views.current
     assert other.teacher.study_folder == default_study_folder(other.slide.path)
     session.runner.pass_time()
     assert session.study.folder is None
 
 
 def test_once_a_study_is_chosen_slides_that_are_opened_go_into_it(session, study, slides):
-    view = session.views.open(slides[2])
+    session.views.open(slides[2])
+    view = session.views.current
     assert view.teacher.study_folder == study.folder
     session.runner.pass_time()
     assert [found.slide.name for found in study.strangers] == ["3.tiff"]
@@ -182,14 +185,16 @@ def test_work_that_is_kept_beside_a_slide_is_not_hidden_by_the_chosen_study(sess
     with open_slide(slides[2]) as slide:
         own = Study.create(default_study_folder(slide.path))
         own.add_slide(slide)
-    view = session.views.open(slides[2])
+    session.views.open(slides[2])
+    view = session.views.current
     assert view.teacher.study_folder == own.folder
     session.runner.pass_time()
     assert [found.slide.name for found in study.strangers] == ["3.tiff"]
 
 
 def test_slides_that_are_open_and_have_no_study_come_along_into_a_new_one(session, slides, tmp_path):
-    view = session.views.open(slides[0])
+    session.views.open(slides[0])
+    view = session.views.current
     session.runner.pass_time()
     session.study.create(tmp_path / "trial")
     assert view.teacher.study_folder == tmp_path / "trial"
@@ -283,6 +288,7 @@ def test_slides_are_shown_one_at_a_time_each_as_it_was_left(session, study):
     predict(study.folder, "1.tiff")
     study.open([session.row("1.tiff")])
     first = session.views.current
+    session.runner.pass_time()
     first.layer(Role.PROBABILITY).visible = True
     session.viewer.scene.camera.zoom = 3.5
     study.open([session.row("2.tiff")])

@@ -214,8 +214,9 @@ def test_the_brush_leaves_no_black_square_on_the_slide(window, dock, view):
     """napari 0.9 draws a background under the brush's circle once the canvas changes; the mouse is at its middle."""
     dock.values.button(1).click()
     window.drag((300.0, 300.0), (300.0, 400.0))
-    window.viewer.theme = "light"
-    window.settle(0.3)
+    for theme in ("light", "dark"):
+        window.viewer.theme = theme
+        window.settle(0.3)
     picture = window.viewer.screenshot(canvas_only=True, flash=False)[..., :3]
     x, y = window.canvas_position((300.0, 400.0))
     assert picture[y - 3 : y + 4, x - 3 : x + 4].min() > 40

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
-from qtpy.QtWidgets import QDialog, QDockWidget, QTabBar
+from qtpy.QtWidgets import QDialog, QDockWidget, QProgressBar, QTabBar
 
+from napari_histodistill.jobs import Progress
 from napari_histodistill.slide.synthetic import draw_slide, write_slide
 from napari_histodistill.study import RunState, Study
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.teacher import TeacherState, default_study_folder
-from napari_histodistill.widgets.parts import MINIMUM_WIDTH, Banner
+from napari_histodistill.widgets.parts import MINIMUM_WIDTH, Banner, show_progress
 from napari_histodistill.widgets.session import session_of
 
 pytestmark = pytest.mark.viewer
@@ -330,3 +331,24 @@ def test_a_banner_takes_no_more_room_than_its_text_needs(qtbot):
     tall = banner.minimumHeight()
     banner.say("Short.")
     assert banner.minimumHeight() < tall / 3
+
+
+def test_progress_is_not_painted_there_and_then(qtbot):
+    class Bar(QProgressBar):
+        painted = 0
+
+        def paintEvent(self, event):  # noqa: N802 - Qt's name
+            self.painted += 1
+            super().paintEvent(event)
+
+    bar = Bar()
+    qtbot.addWidget(bar)
+    bar.resize(200, 20)
+    bar.show()
+    qtbot.waitUntil(lambda: bar.painted > 0)
+    before = bar.painted
+    for done in (10, 50, 90):
+        show_progress(bar, Progress(done, 100))
+    assert bar.painted == before
+    qtbot.waitUntil(lambda: bar.painted > before)
+    assert bar.value() == 90

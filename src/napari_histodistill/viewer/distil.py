@@ -126,8 +126,7 @@ class DistilControl:
         self._study: Path | None = None
         self._run: Run | None = None
         """Of the round that is shown, once it was read."""
-        self._turning = False
-        """Whether what is shown is about to be that of another round."""
+        self._turning = False  # is another round about to take the place of the one on screen?
         self._landed: list[Window] = []
         """Windows of that round that landed before it was read."""
         self._work, self._loading, self._taking, self._adopting = (Latest(view.runner) for _ in range(4))
@@ -405,7 +404,9 @@ class DistilControl:
             self.prediction.set_title(self.title_of(number))
         else:
             self._forget_run()
-            self.shown, self._turning = number, True  # what is on screen stays until the other is read
+            self.shown, self._turning = number, self.prediction.layer is not None
+            if not self._turning:  # otherwise what is on screen stays until the other is read
+                self.prediction.show(None, self.title_of(number))
             self._open(number)
         self.shown = number
 

@@ -255,9 +255,14 @@ def swatch(colour: Sequence[float]) -> QIcon:
 
 
 def show_progress(bar: QProgressBar, progress: Progress | None) -> None:
-    """Show how far work is; a bar that moves while nobody knows."""
+    """Show how far work is; a bar that moves while nobody knows.
+
+    Qt would paint a bar at once, and with it the window that it is in, even in the middle of other painting.
+    """
+    bar.setUpdatesEnabled(False)
     bar.setRange(0, 0 if progress is None else progress.total)
     bar.setValue(0 if progress is None else progress.done)
+    bar.setUpdatesEnabled(True)
 
 
 @contextmanager
