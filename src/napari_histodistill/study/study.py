@@ -456,7 +456,7 @@ class StudySlide:
         folder = self.folder / "predictions" / name
         if folder.exists():
             shutil.rmtree(folder)
-        shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("run.json"))
+        shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("run.json*"))
         shutil.copy2(run.folder / "run.json", folder)
 
     def probability(self) -> zarr.Array[Any] | None:
