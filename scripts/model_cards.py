@@ -33,7 +33,7 @@ def page() -> str:
 
 def card_text(name: str, card: ModelCard) -> str:
     """A section about one model."""
-    training = card.training
+    training, weights = card.training, card.architecture.weights
     patients = ", ".join(f"{len(names)} patients in {split}" for split, names in training.patients.items())
     facts = {
         "chosen as": f"`--model {name}`",
@@ -41,7 +41,7 @@ def card_text(name: str, card: ModelCard) -> str:
         "reads at": f"{card.mpp:g} µm per pixel",
         "stain normalisation": card.stain_normalisation or "none",
         "threshold, smoothing": f"{card.threshold:g}, {card.smoothing_um:g} µm",
-        "network": f"{card.architecture.encoder}, side outputs weighted {', '.join(map(str, card.architecture.weights))}",
+        "network": f"{card.architecture.encoder}, side outputs weighted {', '.join(map(str, weights))}",
         "trained on": f"{training.data}: {training.labels}, {patients}",
         "bag loss": training.family,
         "started from": training.start,
@@ -57,7 +57,10 @@ def card_text(name: str, card: ModelCard) -> str:
 
 
 def _figures(figures: dict[str, Any]) -> list[str]:
-    lines = [f"| measured on | images, patients | {' | '.join(MEASURES.values())} |", f"| {'--- | ' * (len(MEASURES) + 2)}"]
+    lines = [
+        f"| measured on | images, patients | {' | '.join(MEASURES.values())} |",
+        f"| {'--- | ' * (len(MEASURES) + 2)}",
+    ]
     for data, measured in figures.items():
         counts = f"{measured['n_images']}, {measured['n_patients']}"
         for who, of in ((data, measured), ("all-foreground", measured["all_foreground"])):

@@ -6,7 +6,7 @@ import csv
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,15 @@ def find_data() -> Path | None:
     """Folder of the shared real data: $HISTODISTILL_DATA, else ../shared/data beside the checkout, else None."""
     candidates = [os.environ.get("HISTODISTILL_DATA"), Path(__file__).parents[2] / "shared" / "data"]
     return next((Path(c) for c in candidates if c and Path(c).is_dir()), None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_folders(tmp_path_factory) -> Iterator[None]:
+    """Logs and settings of the docks are not those of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("LOG", "CONFIG"):
+            patch.setenv(f"HISTODISTILL_{name}", str(tmp_path_factory.mktemp(name.lower())))
+        yield
 
 
 @pytest.fixture(scope="session")

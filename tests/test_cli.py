@@ -52,7 +52,18 @@ def no_mpp(tmp_path_factory) -> Path:
 def test_help_lists_commands_in_the_order_of_the_work_without_loading_what_computes():
     listed = run("--help").stdout.partition("Commands:")[2].splitlines()
     names = [line.split()[0] for line in listed if line.strip()]
-    assert names == ["info", "segment", "import", "export", "cut", "train-teacher", "distill", "evaluate", "demo"]
+    assert names == [
+        "info",
+        "segment",
+        "import",
+        "export",
+        "cut",
+        "train-teacher",
+        "distill",
+        "evaluate",
+        "demo",
+        "report",
+    ]
     script = (
         "import sys\n"
         "from napari_histodistill.cli import main\n"

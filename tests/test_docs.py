@@ -1,4 +1,4 @@
-"""The site builds without warnings and needs no network; pages say what the program says; pictures are small and used."""
+"""The site builds without warnings and needs no network; pages say what the program says; pictures are small."""
 
 from __future__ import annotations
 
@@ -45,7 +45,14 @@ def test_the_site_loads_nothing_from_the_network(site):
 
 def test_the_site_has_the_public_names(site):
     text = (site / "api.html").read_text(encoding="utf-8")
-    names = ("slide.open_slide", "nets.ModelCard", "predict.predict_slide", "distill.distill", "study.Study", "jobs.ProcessJob")
+    names = (
+        "slide.open_slide",
+        "nets.ModelCard",
+        "predict.predict_slide",
+        "distill.distill",
+        "study.Study",
+        "jobs.ProcessJob",
+    )
     assert [name for name in names if f'id="napari_histodistill.{name}"' not in text] == []
 
 
@@ -76,7 +83,7 @@ def templates() -> set[str]:
 
 def test_messages_on_the_page_about_errors_are_those_of_the_program():
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
-    headings = set(re.findall(r"^### (.+?)\s*$", text, re.M)) - FROM_LIBRARIES
+    headings = set(re.findall(r"^### (.+?)\s*$", text, re.MULTILINE)) - FROM_LIBRARIES
     known = [" ".join(template.split()) for template in templates()]
     unknown = [h for h in headings if not any(_says(h.strip(), template) for template in known)]
     assert len(headings) >= 20

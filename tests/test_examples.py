@@ -1,7 +1,7 @@
 """What the documentation tells people to type works: code blocks of the pages, examples in docstrings, the notebook.
 
-Blocks of ``bash`` and ``python`` are run, page by page, in a folder with two generated slides (and the labels that the pages name). A block
-that cannot run says so in the line above it, ``<!-- not run: why -->``. Blocks of any other language are not commands.
+Blocks of ``bash`` and ``python`` are run, page by page, in a folder with two generated slides. A block that cannot run
+says so in the line above it, ``<!-- not run: why -->``. Blocks of any other language are not commands.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from napari_histodistill.slide.synthetic import draw_slide, write_slide
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = ("bash", "python")
-BLOCK = re.compile(r"(?:<!-- not run: (?P<why>[^>]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<why>[^>]+) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 MOST_NOT_RUN = 30
 DOCTESTS = sorted(p for p in (ROOT / "src").rglob("*.py") if ">>> " in p.read_text(encoding="utf-8"))
 NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
@@ -111,7 +113,7 @@ def test_blocks_that_are_not_run_say_why_and_are_few():
 
 
 def test_no_page_hides_commands_in_blocks_without_a_language():
-    hidden = re.compile(r"^```\n(?=\$? ?(?:histodistill|pip|python|make|napari) )", re.M)
+    hidden = re.compile(r"^```\n(?=\$? ?(?:histodistill|pip|python|make|napari) )", re.MULTILINE)
     assert [page.name for page in PAGES if hidden.search(page.read_text(encoding="utf-8"))] == []
 
 
@@ -129,7 +131,7 @@ def test_a_notebook_runs_without_a_display(path, folder):
     code = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env={**environment, "MPLBACKEND": "agg"}, capture_output=True, text=True,
-        check=False,
+        [sys.executable, "-c", code], cwd=folder, env={**environment, "MPLBACKEND": "agg"},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""``make pictures``: the story without measurements, for the documentation; every dock in both themes, on a small screen.
+"""``make pictures``: the story without measurements, for the documentation; every dock in both themes, small screen.
 
 Chosen pictures are made small and put into ``docs/images``; all of them lie in ``build/pictures`` to be looked at.
 """
@@ -25,7 +25,8 @@ DOCS: Final = Path(__file__).parents[2] / "docs" / "images"
 SCREEN: Final = (1366, 840)
 MOST_BYTES: Final = 240_000
 CHOSEN: Final = (
-    "slide", "tissue", "teacher", "corrected", "distil", "painting-on", "difference", "pinned", "exported", "prediction",
+    "slide", "tissue", "teacher", "corrected", "distil", "painting-on", "difference", "pinned", "exported",
+    "prediction",
 )  # fmt: skip
 THEMES: Final = ("dark", "light")
 LARGE_PT: Final = 14
@@ -35,7 +36,7 @@ def main() -> None:
     """Tell the story on the generated slide, look around, and keep the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/pictures"))
-    parser.add_argument("--only-docks", action="store_true", help="Leave the story out: no picture of the docs is made.")
+    parser.add_argument("--only-docks", action="store_true", help="No story, so no picture for the docs.")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     with tempfile.TemporaryDirectory(prefix="pictures-") as work:

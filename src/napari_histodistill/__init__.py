@@ -3,4 +3,9 @@
 Importing this package is cheap: it loads neither torch, napari nor Qt.
 """
 
-__version__ = "0.1.0"
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("napari-histodistill")
+except PackageNotFoundError:  # run from its sources without having been installed
+    __version__ = "0+unknown"

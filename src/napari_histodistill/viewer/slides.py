@@ -21,6 +21,7 @@ from napari_histodistill.viewer.tissue import TissueControl
 from napari_histodistill.viewer.work import Latest, Runner, tell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari.components import ViewerModel
@@ -191,6 +192,12 @@ def _build_added_levels(slide: Slide, control: JobControl) -> None:
     slide.build_added_levels(control)
 
 
+def _draw_sample(_request: None, _control: JobControl) -> Path:
+    from napari_histodistill.slide.synthetic import sample_slide_path
+
+    return sample_slide_path()
+
+
 class SlideViews:
     """Follows a viewer's layer list: every slide in it has a view, and is closed when its layer goes.
 
@@ -214,6 +221,7 @@ class SlideViews:
         self._views: list[OpenSlideView] = []
         self._current: OpenSlideView | None = None
         self._tidy = runner.timer(0, self._close_orphans)
+        self._sample = Latest(runner)
         viewer.layers.events.inserted.connect(self._on_layers_changed)
         viewer.layers.events.removed.connect(self._on_layers_changed)
         viewer.layers.selection.events.active.connect(self._choose_current)
@@ -239,12 +247,27 @@ class SlideViews:
         viewer.layers.selection.active = layer
         return self.view_of(slide)
 
+    def open_sample(self, done: Callable[[], None]) -> None:
+        """Draw the sample slide on a thread, if it is not in the cache yet, and open it; then call ``done``."""
+
+        def finish(path: Path | None) -> None:
+            if path is not None:
+                self.open(path)
+            done()
+
+        def fail(error: Exception) -> None:
+            tell(error)
+            finish(None)
+
+        self._sample.start(ThreadJob(_draw_sample, None), done=finish, failed=fail)
+
     def view_of(self, slide: Slide) -> OpenSlideView | None:
         """The view of a slide that is in the viewer."""
         return next((view for view in self._views if view.slide is slide), None)
 
     def close(self) -> None:
         """Write everything and close all slides: the application is about to end."""
+        self._sample.cancel()
         while self._views:
             self._views.pop().close(wait=True)
 

@@ -28,6 +28,7 @@ from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.study import SlideLabel
 from napari_histodistill.viewer.colours import ADDED_COLOUR, GONE_COLOUR, PREDICTION_COLOUR, TUMOUR_COLOUR
 from napari_histodistill.viewer.distil import DistilState, Scope
+from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.widgets.curves import Curves
 from napari_histodistill.widgets.dock import ControlPanel
@@ -36,13 +37,14 @@ from napari_histodistill.widgets.parts import (
     WARN,
     Banner,
     WrappedLabel,
+    allow,
     narrow,
     row,
     show_progress,
     silent,
     swatch,
 )
-from napari_histodistill.widgets.teacher import DEVICES, time_left
+from napari_histodistill.widgets.teacher import DEVICES, NOT_RUNNING, time_left
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -64,6 +66,8 @@ COLUMN_TIPS: Final = (
     "How well the round's model does on corrections that it did not learn from; a dash without such evidence",
     "The same of the best model before the round",
 )
+PREDICTION_TIP: Final = "What the model says; corrected pixels show what you set"
+DIFFERENCE_TIP: Final = "Where the prediction and the tumour mask that you correct disagree"
 TABLE_HEIGHT: Final = 150
 
 
@@ -71,6 +75,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
     """The "Distil" dock widget of a viewer."""
 
     step = (4, "Distil")
+    page = "napari.md#distilling"
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self._build_choices()
@@ -143,8 +148,6 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.start_button, self.pause_button, self.stop_button = (
             QPushButton(text) for text in ("Start", "Pause", "Stop")
         )
-        self.start_button.setToolTip("Learn in the background; you can go on painting")
-        self.stop_button.setToolTip("End now: the round that is under way changes nothing")
         self.start_button.clicked.connect(self._start)
         self.pause_button.clicked.connect(lambda: self._do(lambda control: control.pause()))
         self.stop_button.clicked.connect(lambda: self._do(lambda control: control.stop()))
@@ -162,14 +165,11 @@ class DistilWidget(ControlPanel["DistilControl"]):
         section.addWidget(self.title)
         self.show_prediction = QCheckBox("Prediction")
         self.show_prediction.setIcon(swatch(PREDICTION_COLOUR))
-        self.show_prediction.setToolTip("What the model says; corrected pixels show what you set")
         self.show_prediction.toggled.connect(lambda on: self._show_layer(Role.PREDICTION, on))
         self.show_mask = QCheckBox("Tumour mask, which you correct")
         self.show_mask.setIcon(swatch(TUMOUR_COLOUR))
-        self.show_mask.setToolTip("Hide it to see the prediction alone")
         self.show_mask.toggled.connect(lambda on: self._show_layer(Role.PSEUDO_MASK, on))
         self.show_difference = QCheckBox("Difference of the two")
-        self.show_difference.setToolTip("Where the prediction and the tumour mask that you correct disagree")
         self.show_difference.toggled.connect(self._show_difference)
         section.addWidget(self.show_prediction)
         section.addWidget(self.show_mask)
@@ -280,20 +280,25 @@ class DistilWidget(ControlPanel["DistilControl"]):
         control = self.control
         state = None if control is None else control.state
         busy = state is not None and state.busy
-        reason = "Open a slide first." if control is None else control.reason
+        reason = NO_SLIDE if control is None else control.reason
         self.reason.say("" if busy else reason)
         self.advice.say("" if control is None or reason or busy else control.advice)
         for widget in (self.label, self.scope, self.rounds, self.more):
             widget.setEnabled(not busy and not reason)
-        self.start_button.setEnabled(not busy and not reason)
+        allow(
+            self.start_button,
+            "It is learning already" if busy else reason,
+            "Learn in the background; you can go on painting",
+        )
         self.start_button.setText("Go on" if control is not None and control.history.rounds else "Start")
-        self.pause_button.setEnabled(busy and state is not DistilState.STOPPING)
+        idle = "" if busy and state is not DistilState.STOPPING else NOT_RUNNING
+        allow(self.pause_button, idle, "Hold the work, or let it go on")
         self.pause_button.setText("Go on" if state is DistilState.PAUSED else "Pause")
-        self.stop_button.setEnabled(busy and state is not DistilState.STOPPING)
+        allow(self.stop_button, idle, "End now: the round that is under way changes nothing")
         self.bar.setVisible(busy)
         if control is None or state is None:
             self.status.setText("")
-            self.title.setText("")
+            self._show_layers(None)
             self._show_rounds(())
             return
         self.label.setCurrentIndex(self.label.findData(control.history.label))
@@ -309,18 +314,20 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self._show_layers(control)
         self._show_rounds(control.history.rounds, control.history.best)
 
-    def _show_layers(self, control: DistilControl) -> None:
+    def _show_layers(self, control: DistilControl | None) -> None:
         layer, mask = (None, None) if self.view is None else map(self.view.layer, (Role.PREDICTION, Role.PSEUDO_MASK))
         self.title.setText("No round has been done yet." if layer is None else f"{layer.name}.".capitalize())
-        difference = None if control.prediction is None else control.prediction.difference
-        for box, on, there in (
-            (self.show_prediction, layer is not None and layer.visible, layer is not None),
-            (self.show_mask, mask is not None and mask.visible, mask is not None),
-            (self.show_difference, difference is not None, layer is not None),
+        difference = None if control is None or control.prediction is None else control.prediction.difference
+        no_round = "" if layer is not None else "No round has been done yet"
+        no_mask = "" if mask is not None else "There is no mask on screen"
+        for box, on, missing, tip in (
+            (self.show_prediction, layer is not None and layer.visible, no_round, PREDICTION_TIP),
+            (self.show_mask, mask is not None and mask.visible, no_mask, "Hide it to see the prediction alone"),
+            (self.show_difference, difference is not None, no_round, DIFFERENCE_TIP),
         ):
             with silent(box):
                 box.setChecked(on)
-            box.setEnabled(there)
+            allow(box, missing, tip)
         for label in self.legend:
             label.setVisible(difference is not None)
 

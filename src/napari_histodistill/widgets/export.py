@@ -20,8 +20,9 @@ from qtpy.QtWidgets import (
 
 from napari_histodistill.export import ExportOptions
 from napari_histodistill.viewer.export import ExportState
+from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.widgets.dock import ControlPanel
-from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, narrow, row, show_progress
+from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, allow, narrow, row, show_progress
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -50,6 +51,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
     """The "Export" dock widget of a viewer."""
 
     step = (5, "Export")
+    page = "export.md"
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self.problem = Banner(INFO)
@@ -176,7 +178,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
     def _show(self) -> None:
         control = self.control
         state = None if control is None else control.state
-        problem = "Open a slide first." if control is None else control.problem
+        problem = NO_SLIDE if control is None else control.problem
         free = control is not None and not problem and state is not None and not state.busy
         self.problem.say(problem)
         for widget in (
@@ -185,7 +187,8 @@ class ExportWidget(ControlPanel["ExportControl"]):
             self.visible_only, self.copy_button,
         ):  # fmt: skip
             widget.setEnabled(free)
-        self.show_button.setEnabled(control is not None and bool(control.written))
+        written = control is not None and bool(control.written)
+        allow(self.show_button, "" if written else "Nothing has been exported yet", "Open the folder of the files")
         for button in (self.apply_button, self.discard_button):
             button.setVisible(control is not None and control.preview is not None)
             button.setEnabled(free)
