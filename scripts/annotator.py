@@ -6,6 +6,12 @@ Between two points of the curve the annotator makes strokes, each through the la
 (`distill.annotator`), and one round is done: with pseudo-targets and corrections (``distil``), or with corrections and
 bag labels only (``strokes``). Pooled Dice on test patients, and on the corrected images themselves, is written to
 docs/results/annotator-ARM-SEED.json after every point; a run that was cut begins its arm anew.
+
+    python scripts/annotator.py --slide [FILE --truth PNG] [--strokes 10 20 40] [--rounds 1] [--work DIR]
+
+does the same in the tool: the controllers behind napari's docks run the bundled teacher on a slide (a generated one by
+default), paint with the brush and distil, and the curve of strokes against Dice is written to WORK/annotator-slide.json
+and, as a picture, WORK/annotator-slide.png.
 """
 
 from __future__ import annotations
@@ -122,16 +128,71 @@ def curve(arm: str, data: Path, teacher: Path, work: Path, seed: int) -> list[di
     return points
 
 
+def draw_on_slide(args: argparse.Namespace) -> None:
+    """The curve of the tool on one slide."""
+    from PIL import Image
+
+    from napari_histodistill.slide.synthetic import sample_slide_path, sample_truth
+    from slide_annotator import SlideAnnotator
+    from slide_annotator import curve as slide_curve
+
+    path = Path(args.slide) if args.slide else sample_slide_path()
+    truth = np.asarray(Image.open(args.truth).convert("L")) > 0 if args.truth else sample_truth(path)
+    args.work.mkdir(parents=True, exist_ok=True)
+    study = args.work / f"{path.stem}-study"
+    shutil.rmtree(study, ignore_errors=True)
+    annotator = SlideAnnotator(path, truth, study)
+    annotator.settings.rounds = args.rounds
+    for name, value in (("epochs", args.epochs), ("most_tiles", args.tiles)):
+        if value is not None:
+            setattr(annotator.settings, name, value)
+    points = slide_curve(annotator, tuple(args.strokes))
+    annotator.close()
+    for point in points:
+        print(point)
+    (args.work / "annotator-slide.json").write_text(json.dumps({"slide": path.name, "points": points}, indent=1) + "\n")
+    write_picture(points, args.work / "annotator-slide.png")
+
+
+def write_picture(points: list[dict[str, Any]], path: Path) -> None:
+    """Strokes against Dice."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, label in (
+        ("dice", "on screen, corrections laid over"),
+        ("dice_not_painted", "where nothing was painted"),
+    ):
+        axes.plot([point["strokes"] for point in points], [point[name] for point in points], marker="o", label=label)
+    axes.set(xlabel="strokes", ylabel="Dice with the truth")
+    axes.legend()
+    figure.savefig(path)
+
+
 def main() -> None:
     """Draw the curves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder with ebhi-seg")
-    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("data", type=Path, nargs="?", help="folder with ebhi-seg")
+    parser.add_argument("--teacher", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--arms", nargs="*", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--work", type=Path, default=ROOT / ".work" / "annotator")
+    parser.add_argument("--slide", nargs="?", const="", help="through the tool's controllers, on this slide")
+    parser.add_argument("--truth", type=Path, help="picture of the slide's tumour; the generated slide has its own")
+    parser.add_argument("--strokes", type=int, nargs="*", default=[10, 20, 40], help="in all, before each distillation")
+    parser.add_argument("--rounds", type=int, default=1, help="after each of them")
+    parser.add_argument("--epochs", type=int, help="of a round on the slide")
+    parser.add_argument("--tiles", type=int, help="that a round on the slide learns from")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.slide is not None:
+        if args.slide and args.truth is None:
+            parser.error("a slide of your own needs --truth, a picture of its tumour")
+        draw_on_slide(args)
+        return
+    if args.data is None or args.teacher is None:
+        parser.error("name the folder of the data and --teacher, or --slide")
     for arm in args.arms:
         curve(arm, args.data, args.teacher, args.work / f"{arm}-{args.seed}", args.seed)
 

@@ -31,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/walkthrough"))
     parser.add_argument("--only", choices=["generated", "real"])
+    parser.add_argument("--without-strokes", action="store_true", help="leave the strokes on a large grid out")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     for name in ("generated", "real"):
@@ -42,7 +43,7 @@ def main() -> None:
                     print(f"No {REAL}: set HISTODISTILL_DATA to the folder of the shared data.")
                     continue
                 folder = out if name == "generated" else out / name
-                figures = walk(plan, folder, Path(work))
+                figures = walk(plan, folder, Path(work), strokes=not arguments.without_strokes)
                 (folder / "walkthrough.json").write_text(json.dumps(figures, indent=1) + "\n")
                 print(name, json.dumps({k: v for k, v in figures.items() if k != "blocks"}, indent=1))
 
@@ -80,7 +81,7 @@ def _plan(name: str, work: Path) -> Plan | None:
     return replace(generated, slide=path, rounds=1, epochs=None, tiles=None)
 
 
-def walk(plan: Plan, out: Path, work: Path) -> dict[str, Any]:
+def walk(plan: Plan, out: Path, work: Path, *, strokes: bool = True) -> dict[str, Any]:
     """Go through a plan, measure beside it, write the pictures; gives what was measured."""
     started = time.monotonic()
     shutil.rmtree(out, ignore_errors=True)
@@ -91,6 +92,7 @@ def walk(plan: Plan, out: Path, work: Path) -> dict[str, Any]:
     watchdog.holds += holds_of_bare
     hand.window.resize(*SIZE)
     hand.pause(1)
+    alone: dict[str, Any] = {}
     beside: dict[str, Any] = {}
 
     def measure() -> None:
@@ -98,15 +100,16 @@ def walk(plan: Plan, out: Path, work: Path) -> dict[str, Any]:
             beside.update(painting(hand, work / "beside", prediction=True))
             beside["learnt_all_the_time"] = story.view.distil.state.busy
 
-    story = Story(viewer, replace(plan, while_learning=measure), out, watchdog)
+    story = Story(viewer, replace(plan, while_learning=measure if strokes else None), out, watchdog)
     try:
         story.tell()
         _look_around(story)
     finally:
         if story.pictures:
             story.picture("end")
-    with gauge.held(), watchdog.doing("measure"):
-        alone = painting(hand, work / "alone", prediction=False)
+    if strokes:
+        with gauge.held(), watchdog.doing("measure"):
+            alone = painting(hand, work / "alone", prediction=False)
     viewer.close()
     hand.pause(2)
     watchdog.stop()
@@ -118,8 +121,8 @@ def walk(plan: Plan, out: Path, work: Path) -> dict[str, Any]:
     blocks, cpu_blocks = beyond_bare(watchdog), beyond_bare(watchdog, cpu=True)
     return {
         "slide": plan.slide.name,
-        "paint_ratio_p95": alone["ratio_p95"],
-        "paint_ratio_p95_while_distilling": beside["ratio_p95"],
+        "paint_ratio_p95": alone.get("ratio_p95"),
+        "paint_ratio_p95_while_distilling": beside.get("ratio_p95"),
         "max_block_ms": max(blocks.values()),
         "max_block_cpu_ms": max(cpu_blocks.values()),
         "first_refresh_s": story.figures.pop("first_refresh_s"),
@@ -147,12 +150,16 @@ def _look_around(story: Story) -> None:
         story.panel(name)
         story.picture(f"small-{name.lower()}")
     window.resize(*SIZE)
-    story.hand.viewer.theme = "light"
+    with story.watchdog.doing("theme"):
+        story.hand.viewer.theme = "light"
+        story.hand.pause(1)
     panel = story.panel("Distil")
     story.picture("light-distil")
     story.hand.reveal(panel.pin_button)
     story.picture("light-history")
-    story.hand.viewer.theme = "dark"
+    with story.watchdog.doing("theme"):
+        story.hand.viewer.theme = "dark"
+        story.hand.pause(1)
 
 
 if __name__ == "__main__":

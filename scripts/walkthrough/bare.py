@@ -11,6 +11,9 @@ from napari_histodistill.slide import open_slide
 from walkthrough.hand import Hand
 
 if TYPE_CHECKING:
+    from napari.layers import Labels
+    from numpy.typing import NDArray
+
     from walkthrough.story import Plan
     from walkthrough.watchdog import Watchdog
 
@@ -18,7 +21,7 @@ BARE = "bare "
 
 
 def drive_bare(viewer: Any, plan: Plan, watchdog: Watchdog, grid: tuple[int, int]) -> None:
-    """Open a slide's levels as an image, put layers of the working grid over it, look around, paint; leaves it empty.
+    """Do with a slide's levels and layers of the working grid what the story does; leaves the viewer empty.
 
     Holds are filed under the names that `story` uses, behind "bare ".
     """
@@ -33,10 +36,11 @@ def drive_bare(viewer: Any, plan: Plan, watchdog: Watchdog, grid: tuple[int, int
             viewer.add_image(list(slide.pyramid()), multiscale=True, rgb=True)
             hand.pause(1)
         with watchdog.doing(f"{BARE}layers"):
-            viewer.add_labels(np.ones(grid, np.uint8), scale=scale)
+            _add(hand, scale, np.ones(grid, np.uint8))  # tissue
+            layer = _add(hand, scale, np.ones(grid, np.uint8))  # the mask
+            levels = [np.zeros([-(-size // 2**level) for size in grid], np.uint8) for level in range(3)]
+            viewer.add_image(levels, multiscale=True, scale=scale)
             hand.pause(0.5)
-            layer = viewer.add_labels(np.ones(grid, np.uint8), scale=scale)
-            hand.pause(1)
         with watchdog.doing(f"{BARE}look"):
             layer.mode = "pan_zoom"
             hand.zoom(*plan.zoom)
@@ -45,8 +49,20 @@ def drive_bare(viewer: Any, plan: Plan, watchdog: Watchdog, grid: tuple[int, int
         with watchdog.doing(f"{BARE}paint"):
             for _value, places in plan.before + plan.meanwhile:
                 hand.drag(places)
+        with watchdog.doing(f"{BARE}learn"):
+            _add(hand, scale, np.ones(grid, np.uint8))  # the prediction
+        with watchdog.doing(f"{BARE}theme"):
+            for theme in ("light", "dark"):
+                viewer.theme = theme
+                hand.pause(1)
         viewer.layers.clear()
         hand.pause(0.2)
+
+
+def _add(hand: Hand, scale: list[float], mask: NDArray[np.uint8]) -> Labels:
+    layer = hand.viewer.add_labels(mask, scale=scale)
+    hand.pause(0.5)
+    return layer
 
 
 def beyond_bare(watchdog: Watchdog, *, cpu: bool = False) -> dict[str, float]:

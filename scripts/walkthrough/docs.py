@@ -17,6 +17,7 @@ from PIL import Image
 
 from napari_histodistill.export import export_slide
 from napari_histodistill.study import Study
+from napari_histodistill.viewer.look import Look
 from walkthrough.__main__ import SMALL, _plan
 from walkthrough.story import NORMAL, PANELS, TUMOUR, Plan, Story
 from walkthrough.watchdog import Watchdog
@@ -90,10 +91,9 @@ def _prediction_alone(story: Story) -> None:
     panel = story.panel("Distil")
     panel.verticalScrollBar().setValue(0)
     story.hand.viewer.reset_view()
-    story.hand.click(panel.show_mask)
+    story.hand.click(panel.looks[Look.PREDICTION])
     panel.verticalScrollBar().setValue(0)
     story.picture("prediction")
-    story.hand.click(panel.show_mask)
 
 
 def look_around(story: Story) -> None:

@@ -112,9 +112,16 @@ class Hand:
 
     def choose_row(self, table: QTableWidget, row: int) -> None:
         """Click a row of a table."""
+        self.choose_rows(table, row)
+
+    def choose_rows(self, table: QTableWidget, *rows: int) -> None:
+        """Click rows of a table, all but the first with Ctrl held."""
         self.reveal(table)
-        QTest.mouseClick(table.viewport(), LEFT, pos=table.visualItemRect(table.item(row, 0)).center())
-        self.pause(0.05)
+        for row in rows:
+            table.scrollToItem(table.item(row, 0))
+            key = Qt.KeyboardModifier.NoModifier if row == rows[0] else Qt.KeyboardModifier.ControlModifier
+            QTest.mouseClick(table.viewport(), LEFT, key, table.visualItemRect(table.item(row, 0)).center())
+            self.pause(0.05)
 
     def raise_tab(self, panel: QWidget, title: str) -> None:
         """Click the tab of a dock that lies behind others; one that is in front stays there."""

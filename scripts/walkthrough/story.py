@@ -10,6 +10,7 @@ import numpy as np
 from napari_histodistill.study import SlideLabel
 from napari_histodistill.viewer.correct import Tool
 from napari_histodistill.viewer.layers import Role
+from napari_histodistill.viewer.look import Look
 from napari_histodistill.viewer.teacher import TeacherState
 from napari_histodistill.widgets.correct import TOOLS, CorrectWidget
 from napari_histodistill.widgets.distil import LABELS, DistilWidget
@@ -115,7 +116,8 @@ class Story:
 
     def picture(self, name: str) -> None:
         """Keep the window as a PNG."""
-        self.hand.pause(0.5)
+        with self.watchdog.doing(self.watchdog.recent):  # what was begun may go on
+            self.hand.pause(0.5)
         with self.watchdog.own_work():
             self.out.mkdir(parents=True, exist_ok=True)
             path = self.out / f"{len(self.pictures) + 1:02d}-{name}.png"
@@ -187,8 +189,8 @@ class Story:
         self.hand.pause(0.5)
         for box, number in (
             (panel.rounds, self.plan.rounds),
-            (panel.epochs, self.plan.epochs),
-            (panel.tiles, self.plan.tiles),
+            (panel.form.epochs.native, self.plan.epochs),
+            (panel.form.most_tiles.native, self.plan.tiles),
         ):
             if number is not None:
                 self.hand.type_number(box, number)
@@ -209,9 +211,14 @@ class Story:
             self.plan.while_learning()
         with self.watchdog.doing("learn"):
             self.hand.wait(lambda: self._rounds(1), self.plan.patience_s, "the first round")
-        self.hand.click(panel.show_mask)  # to see the prediction alone
+        with self.watchdog.doing("layers"):
+            self.hand.click(panel.looks[Look.PREDICTION])
         self.picture("first-round")
-        self.hand.click(panel.show_mask)
+        with self.watchdog.doing("layers"):
+            self.hand.click(panel.looks[Look.BOTH])
+        self.picture("both")
+        with self.watchdog.doing("layers"):
+            self.hand.click(panel.looks[Look.PREDICTION])
         self._note_title()
         with self.watchdog.doing("learn"):
             self.hand.wait(lambda: not self.view.distil.state.busy, self.plan.patience_s, "the rounds to end")
@@ -230,13 +237,20 @@ class Story:
         self.picture("difference")
         with self.watchdog.doing("learn"):
             self.hand.click(panel.show_difference)
-            self.hand.choose_row(panel.table, 0)
+            self.hand.choose_row(panel.table, 1)  # the first is the teacher
             self.hand.click(panel.pin_button)
         self._note_title()
         self.picture("pinned")
         with self.watchdog.doing("learn"):
             self.hand.click(panel.follow_button)
         self._note_title()
+        with self.watchdog.doing("layers"):
+            self.hand.choose_rows(panel.table, 0, len(self.view.distil.history.rounds))
+            self.hand.click(panel.compare_button)
+        self.hand.reveal(panel.compared)
+        self.picture("compared")
+        with self.watchdog.doing("layers"):
+            self.hand.click(panel.compare_button)
 
     def export(self) -> None:
         """Export dock: the mask as OME-TIFF."""

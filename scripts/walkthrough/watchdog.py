@@ -45,7 +45,7 @@ class Watchdog:
     """A heartbeat in the event loop; late beats are holds. Begins at once, ends with `stop`."""
 
     def __init__(self) -> None:
-        self.activity = "start"
+        self.activity = self.recent = "start"
         self.holds: list[Hold] = []
         self._main = threading.get_ident()
         self._last, self._cpu = time.perf_counter(), time.thread_time()
@@ -62,6 +62,7 @@ class Watchdog:
     def doing(self, activity: str) -> Iterator[None]:
         """Name what is going on."""
         before, self.activity = self.activity, activity
+        self.recent = activity
         yield
         self._beat()
         self.activity = before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_histodistill.distill.annotator import brush_through, next_stroke
+from napari_histodistill.distill.annotator import covered_by, dabs_through, next_stroke
 from napari_histodistill.slide.labels import NORMAL, TUMOUR
 
 
@@ -40,7 +40,7 @@ def test_what_was_set_is_not_wrong_any_more():
 def test_the_brush_follows_a_bent_error_from_end_to_end_and_stays_inside():
     part = np.zeros((60, 60), bool)
     part[5:12, 5:50] = part[5:55, 43:50] = True
-    covered = brush_through(part, 8)
+    covered = covered_by(dabs_through(part, 8), part)
     assert not (covered & ~part).any()
     assert covered[:, :12].any()
     assert covered[48:].any()

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_histodistill.errors import HistodistillError
-from napari_histodistill.jobs import JobCancelled, JobState, ProcessJob, Progress
+from napari_histodistill.jobs import JobState, ProcessJob, Progress
 from napari_histodistill.slide import open_slide
+from napari_histodistill.viewer.headless import HeadlessRunner
 
 
 @dataclass(frozen=True)
@@ -62,49 +62,10 @@ def slide(mark: MarkedSlide) -> Any:
         yield slide
 
 
-class Timer:
-    def __init__(self, function):
-        self.function, self.active = function, False
-
-    def start(self):
-        self.active = True
-
-    def stop(self):
-        self.active = False
-
-
-class Runner:
+class Runner(HeadlessRunner):
     """Jobs run where they are started; timers when the test lets time pass."""
 
-    def __init__(self):
-        self.timers = []
-
-    def start(self, job, *, progress, done, failed):
-        try:
-            events = job.events()
-            while True:
-                try:
-                    progress(next(events))
-                except StopIteration as end:
-                    result = end.value
-                    break
-        except (HistodistillError, JobCancelled) as error:
-            failed(error)
-        else:
-            done(result)
-
-    def timer(self, _seconds, function):
-        self.timers.append(Timer(function))
-        return self.timers[-1]
-
-    def pass_time(self):
-        for _ in range(1000):
-            due = [timer for timer in self.timers if timer.active]
-            if not due:
-                return
-            for timer in due:
-                timer.active = False
-                timer.function()
+    pass_time = HeadlessRunner.settle
 
 
 class Child:

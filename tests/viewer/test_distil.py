@@ -186,6 +186,38 @@ def test_start_pause_go_on_and_stop(session):
     assert control.progress is None
 
 
+@pytest.mark.parametrize("moment", ["started", "begun", "epoch", "preview", "judged", "landed"])
+def test_a_stop_at_any_point_shows_what_the_study_holds(session, moment):
+    session.start()
+    session.do("unverified", slice(0, 300))
+    session.finish()
+    child, folder = session.start(), session.rounds().folder
+    moments = ["started", "begun", "epoch", "preview", "judged", "landed"]
+    news = [
+        Begun(folder, 2),
+        Epoch(1, 0.5, {"kd": 0.5}, None, 1.0),
+        Preview(session.entry.fingerprint, 0, 0, np.full((512, 512), 255, np.uint8), 2, 1),
+    ]
+    for each in news[: moments.index(moment)]:
+        child.tell(each)
+    if moment in {"judged", "landed"}:
+        session.do("unverified", slice(0, 100), predict=moment == "landed")
+    session.control.stop()
+    child.tell(Landed(session.entry.fingerprint, "0001-0002", TileDone(0, 0, *SHAPE)))
+    child.failed(JobCancelled("Cancelled."))
+    session.runner.pass_time()
+    assert (session.control.state, session.control.progress) == (DistilState.READY, None)
+    titles = {
+        "judged": "prediction: round 2, unverified; this slide is not all predicted",
+        "landed": "prediction: round 2, unverified",
+    }
+    assert session.title == titles.get(moment, "prediction: round 1, unverified")
+    tumour = {"judged": 0, "landed": 100}.get(moment, 300)
+    assert (session.layer.data[:, :tumour] == TUMOUR).all()
+    assert not (session.layer.data[:, tumour:] == TUMOUR).any()
+    assert session.start() is not child  # and it goes on
+
+
 def test_the_request_is_a_snapshot_of_what_was_chosen(session):
     control = session.control
     control.settings.rounds, control.settings.recipe, control.settings.scope = 2, "paper", Scope.STUDY
@@ -229,6 +261,50 @@ def test_negatives_from_before_and_from_other_slides_count(session, mark, study)
 def test_a_mask_of_an_earlier_model_is_said(session, tmp_path):
     session.view.teacher.choose_model("bundled")
     assert "earlier" in session.control.advice
+
+
+def test_after_a_round_became_the_mask_the_first_teacher_is_still_what_it_was(session):
+    session.start()
+    session.do("unverified", slice(0, 200))
+    session.finish()
+    session.control.adopt(1)
+    session.runner.pass_time()
+    session.control.pin(0)
+    session.runner.pass_time()
+    assert session.title == "prediction: the first teacher (pinned)"
+    assert (session.layer.data[:, 376:] == TUMOUR).all()
+    assert (session.layer.data[:, :376] == NORMAL).all()
+    session.control.adopt(0)
+    session.runner.pass_time()
+    assert (session.view.teacher.result.mask.data[:, 376:] == TUMOUR).all()
+    assert (session.view.teacher.result.mask.data[:, :376] == NORMAL).all()
+
+
+def test_two_rounds_are_compared_where_nothing_was_corrected(session):
+    session.start()
+    for tumour in (100, 200):
+        session.do("unverified", slice(0, tumour))
+    comparison = session.view.comparison
+    comparison.compare(2, 1)
+    session.runner.pass_time()
+    layer = session.view.layer(Role.COMPARISON)
+    assert (layer.name, comparison.rounds) == ("difference: round 2 against round 1", (1, 2))
+    assert (layer.data[:, 100:200] == 1).all()
+    assert np.count_nonzero(layer.data) == 100 * SHAPE[0]
+    session.view.layer(Role.PSEUDO_MASK).paint((300, 150), NORMAL)
+    assert layer.data[300, 150] == 0
+    comparison.compare(0, 1)
+    session.runner.pass_time()
+    layer = session.view.layer(Role.COMPARISON)
+    assert layer.name == "difference: round 1 against the first teacher"
+    assert (layer.data[:, :100] == 1).all()
+    assert (layer.data[:, 376:] == 2).all()
+    comparison.compare(1, 7)
+    assert "no prediction of round 7" in notification_manager.records[-1].message
+    assert session.view.layer(Role.COMPARISON) is None
+    comparison.compare(1, 2)
+    session.view.teacher.release()
+    assert session.view.layer(Role.COMPARISON) is None
 
 
 # What is shown, and its name

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
-from napari_histodistill.slide import open_slide
-from napari_histodistill.study import Study
 from napari_histodistill.viewer.correct import KEYS, Tool
 from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
@@ -22,25 +19,15 @@ SIDE = 1536
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
-    """A pink slide of 1,536 px at 0.5 µm and its study: tumour in the right half, with a hole and an island."""
-    monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "pink.tiff"
-    picture = np.broadcast_to(np.array([225, 150, 190], np.uint8), (SIDE, SIDE, 3))
-    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4), resolutionunit=3)
-    with open_slide(path) as slide:
-        entry = Study.create(tmp_path / "study").add_slide(slide, target_mpp=2.0)
-    assert entry.grid.shape == (384, 384)
-    entry.save_tissue(np.ones((100, 100), np.uint8), settings={})
-    run = entry.new_run({})
-    probability = np.zeros((384, 384), np.uint8)
-    probability[:, 192:] = 255
-    probability[100:104, 300:304], probability[100:104, 100:104] = 0, 255
-    run.probability.write(0, 0, probability)
-    with run.replace_pseudo_mask():
-        pass
-    entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
-    return path, tmp_path / "study"
+def made(pink_study):
+    """Tumour in the right half of 384 px, with a hole and an island."""
+
+    def paint(probability):
+        assert probability.shape == (384, 384)
+        probability[:, 192:] = 255
+        probability[100:104, 300:304], probability[100:104, 100:104] = 0, 255
+
+    return pink_study(SIDE, 2.0, paint)
 
 
 @pytest.fixture
@@ -50,19 +37,11 @@ def dock(window):
     return widget
 
 
-def open_result(window, made):
-    window.viewer.open(made[0], plugin=PLUGIN)
-    window.settle()
-    view = session_of(window.viewer).current
-    view.teacher.choose_study(made[1])
-    window.wait(lambda: view.teacher.result is not None and view.teacher.result.mask.data.all())
+@pytest.fixture
+def view(window, dock, made, open_result):
+    view = open_result(window, made)
     window.look((384.0, 384.0), 0.8)
     return view
-
-
-@pytest.fixture
-def view(window, dock, made):
-    return open_result(window, made)
 
 
 def press(window, key, modifier=Qt.KeyboardModifier.NoModifier):
@@ -90,7 +69,7 @@ def test_without_a_slide_and_without_a_result_the_dock_says_why_and_the_teacher_
     assert not dock.visibleRegion().isEmpty()
 
 
-def test_brush_eraser_confirmation_and_undo_across_reopening(window, dock, view, made):
+def test_brush_eraser_confirmation_and_undo_across_reopening(window, dock, view, made, open_result):
     mask = view.teacher.result.mask
     dock.values.button(1).click()
     assert dock.tools.checkedButton().text() == "Brush"
@@ -230,3 +209,14 @@ def test_holes_and_islands_are_previewed_counted_and_applied_on_a_small_laptop_t
     assert main.height() <= 768
     right = max(w.mapTo(dock.body, w.rect().topRight()).x() for w in dock._controls if w.isVisible())
     assert right <= dock.viewport().width()
+
+
+def test_the_brush_leaves_no_black_square_on_the_slide(window, dock, view):
+    """napari 0.9 draws a background under the brush's circle once the canvas changes; the mouse is at its middle."""
+    dock.values.button(1).click()
+    window.drag((300.0, 300.0), (300.0, 400.0))
+    window.viewer.theme = "light"
+    window.settle(0.3)
+    picture = window.viewer.screenshot(canvas_only=True, flash=False)[..., :3]
+    x, y = window.canvas_position((300.0, 400.0))
+    assert picture[y - 3 : y + 4, x - 3 : x + 4].min() > 40

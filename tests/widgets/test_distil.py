@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
-import tifffile
 from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QItemSelectionModel, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QLineEdit
 
 from napari_histodistill.distill import Begun, StudyResult, distill_study
-from napari_histodistill.distill.rounds import Round
+from napari_histodistill.distill.rounds import Round, Rounds
 from napari_histodistill.jobs import ProcessJob, ThreadJob
 from napari_histodistill.mil.settings import Epoch
-from napari_histodistill.slide import open_slide
+from napari_histodistill.slide.labels import NORMAL
 from napari_histodistill.study import SlideLabel, Study
 from napari_histodistill.viewer.distil import DistilState, Scope
 from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
+from napari_histodistill.viewer.look import Look
 from napari_histodistill.widgets.session import session_of
 
 pytestmark = pytest.mark.viewer
@@ -28,23 +32,13 @@ SIDE = 1024
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
-    """A pink slide of 1,024 px at 0.5 µm and its study: tumour in the right half."""
-    monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "pink.tiff"
-    picture = np.broadcast_to(np.array([225, 150, 190], np.uint8), (SIDE, SIDE, 3))
-    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4), resolutionunit=3)
-    with open_slide(path) as slide:
-        entry = Study.create(tmp_path / "study").add_slide(slide, target_mpp=3.0)
-    entry.save_tissue(np.ones((100, 100), np.uint8), settings={})
-    run = entry.new_run({})
-    probability = np.zeros(entry.grid.shape, np.uint8)
-    probability[:, 85:] = 255
-    run.probability.write(0, 0, probability)
-    with run.replace_pseudo_mask() as target:
-        target.write(0, 0, np.where(probability > 0, 1, 2).astype(np.uint8))
-    entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
-    return path, tmp_path / "study"
+def made(pink_study):
+    """Tumour in the right half."""
+
+    def paint(probability):
+        probability[:, 85:] = 255
+
+    return pink_study(SIDE, 3.0, paint)
 
 
 class Work:
@@ -86,18 +80,8 @@ def dock(window):
     return widget
 
 
-def open_result(window, made):
-    window.viewer.open(made[0], plugin=PLUGIN)
-    window.settle()
-    view = session_of(window.viewer).current
-    view.teacher.choose_study(made[1])
-    window.wait(lambda: view.teacher.result is not None)
-    window.settle()
-    return view
-
-
 @pytest.fixture
-def view(window, dock, made):
+def view(window, dock, made, open_result):
     return open_result(window, made)
 
 
@@ -135,11 +119,15 @@ def test_every_choice_reaches_the_job_and_outlives_the_dock(window, dock, view, 
     assert Study.open(made[1]).slides()[0].label is SlideLabel.TUMOUR
     dock.scope.setCurrentIndex(list(Scope).index(Scope.STUDY))
     dock.rounds.setValue(7)
-    dock.epochs.setValue(2)
-    dock.tiles.setValue(120)
-    dock.weight.setValue(8)
-    dock.recipe.setCurrentText("reversal")
-    dock.devices.setCurrentText(next(dock.devices.itemText(i) for i in range(9) if dock.devices.itemData(i) == "cpu"))
+    for name, value in {"epochs": 2, "correction_weight": 8, "recipe": "reversal"}.items():
+        dock.form[name].value = value
+    tiles = dock.form.most_tiles.native.findChild(QLineEdit)
+    tiles.selectAll()
+    QTest.keyClicks(tiles, "120")
+    QTest.keyClick(tiles, Qt.Key.Key_Return)
+    dock.form.device.value = "cpu"
+    dock.form.encoder.value = "mobilenet-v3-small"
+    assert "begin anew" in dock.meaning.message
     window.viewer.window.remove_dock_widget(dock)
     window.settle()
     again = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Distil")[1]
@@ -149,6 +137,7 @@ def test_every_choice_reaches_the_job_and_outlives_the_dock(window, dock, view, 
     (request,) = work.requests
     assert (request.rounds, request.epochs, request.most_tiles, request.correction_weight) == (7, 2, 120, 8)
     assert (request.learn, request.device, request.recipe.start) == ((), "cpu", "reversal")
+    assert request.encoder == "mobilenet-v3-small"
     work.go_on.set()
     window.wait(lambda: not view.distil.state.busy)
 
@@ -180,25 +169,124 @@ def test_a_round_is_in_the_list_and_on_screen_and_can_be_kept_there(window, dock
     shown = []
     view.distil.changed.connect(lambda: shown.append((dock.table.rowCount(), dock.title.text())))
     dock.start_button.click()
-    window.wait(lambda: (1, "Prediction: round 1, promoted.") in shown)
+    window.wait(lambda: (2, "Prediction: round 1, promoted.") in shown)
     window.wait(lambda: not view.distil.state.busy)
 
 
-def test_the_prediction_and_its_difference_are_switched_by_their_boxes(window, dock, view):
-    assert not dock.show_prediction.isEnabled()
+def test_one_of_prediction_and_mask_is_on_screen_unless_both_are_asked_for(window, dock, view):
+    prediction, mask, both = (dock.looks[look] for look in (Look.PREDICTION, Look.MASK, Look.BOTH))
+    assert not prediction.isEnabled()
+    assert not both.isEnabled()
     assert not dock.show_difference.isEnabled()
     view.distil.prediction.show(view.teacher.result.run, "prediction")
     view.distil.changed.emit()
     window.settle()
-    dock.show_prediction.click()
-    assert not view.layer(Role.PREDICTION).visible
-    dock.show_prediction.click()
-    assert view.layer(Role.PREDICTION).visible
+    layers = view.layer(Role.PREDICTION), view.layer(Role.PSEUDO_MASK)
+    assert prediction.isChecked()
+    assert [layer.visible for layer in layers] == [True, False]
+    assert "brings it back" in dock.look_note.text()
+    view.correct.paint(NORMAL)
+    assert mask.isChecked()
+    assert [layer.visible for layer in layers] == [False, True]
+    both.click()
+    assert [layer.visible for layer in layers] == [True, True]
+    assert "Olive: both" in dock.look_note.text()
+    prediction.click()
+    assert [layer.visible for layer in layers] == [True, False]
     dock.show_difference.click()
     assert view.layer(Role.DIFFERENCE) is not None
     assert all(label.isVisibleTo(dock) for label in dock.legend)
     dock.show_difference.click()
     assert view.layer(Role.DIFFERENCE) is None
+
+
+def test_a_first_prediction_does_not_hide_the_mask_from_who_paints(window, dock, view):
+    mask = view.layer(Role.PSEUDO_MASK)
+    view.distil.prediction.expect()
+    mask.paint((50, 50), NORMAL)
+    view.distil.prediction.show(view.teacher.result.run, "prediction")
+    assert mask.visible
+    assert not view.layer(Role.PREDICTION).visible
+
+
+def make_rounds(study, tumour_from):
+    """Rounds of a few bytes with their predictions: tumour from a column on, one for each."""
+    entry = study.slides()[0]
+    model = study.folder / "model"
+    model.mkdir()
+    for name in ("model.json", "model.safetensors"):
+        (model / name).write_text("teacher")
+    rounds = Rounds.begin(study.folder / "distillations" / "0001", model, {})
+    for number, column in enumerate(tumour_from, start=1):
+        folder = rounds.model(f"rounds/{number}")
+        shutil.copytree(model, folder)
+        after, outcome = rounds.roles.after(f"rounds/{number}", None, always=False)
+        rounds.finish(Round(number, "teacher", "", None, None, outcome), after)
+        run = entry.new_prediction(f"0001-{number:04d}", {})
+        probability = np.zeros(entry.grid.shape, np.uint8)
+        probability[:, column:] = 255
+        run.probability.write(0, 0, probability)
+        run.record.finished = {0}
+        with run.replace_pseudo_mask() as target:
+            target.write(0, 0, np.where(probability > 0, 1, 2).astype(np.uint8))
+        entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
+
+
+def shows_tumour_from(view, column, role=Role.PREDICTION):
+    """Whether a layer shows tumour in all columns from one on, and in none before."""
+    layer = view.layer(role)
+    return layer is not None and (layer.data[:, column:] == 1).all() and not (layer.data[:, :column] == 1).any()
+
+
+def choose(dock, *rows):
+    dock.table.clearSelection()
+    for row in rows:
+        dock.table.selectionModel().select(
+            dock.table.model().index(row, 0),
+            QItemSelectionModel.SelectionFlag.Select | QItemSelectionModel.SelectionFlag.Rows,
+        )
+
+
+def test_the_list_of_rounds_offers_what_can_be_done_with_one_or_two_of_them(window, dock, made, open_result):
+    make_rounds(Study.open(made[1]), [100, 60])
+    view = open_result(window, made)
+    window.wait(partial(shows_tumour_from, view, 60))
+    assert [dock.table.item(row, 0).text() for row in range(3)] == ["teacher ★", "1", "2"]
+    buttons = dock.pin_button, dock.take_button, dock.adopt_button, dock.compare_button
+    assert not any(button.isEnabled() for button in buttons)
+    assert dock.pin_button.toolTip() == "Choose a round in the list first"
+    assert "Choose two rounds" in dock.compare_button.toolTip()
+
+    choose(dock, 0)
+    assert [button.isEnabled() for button in buttons] == [True, False, False, False]
+    assert dock.take_button.toolTip() == "It is the best model already"
+    assert "first teacher says already" in dock.adopt_button.toolTip()
+    dock.pin_button.click()
+    window.wait(partial(shows_tumour_from, view, 85))
+    assert dock.title.text() == "Prediction: the first teacher (pinned)."
+    dock.follow_button.click()
+    window.wait(partial(shows_tumour_from, view, 60))
+
+    choose(dock, 1, 2)
+    assert [button.isEnabled() for button in buttons] == [False, False, False, True]
+    dock.compare_button.click()
+    layer = view.layer(Role.COMPARISON)
+    assert layer.name == "difference: round 2 against round 1"
+    window.wait(lambda: bool((layer.data[:, 60:100] == 1).all()))
+    assert not layer.data[:, :60].any()
+    assert not layer.data[:, 100:].any()
+    assert "tumour in round 2 only" in dock.compared.text()
+    dock.compare_button.click()
+    assert view.layer(Role.COMPARISON) is None
+
+    choose(dock, 1)
+    assert all(button.isEnabled() for button in buttons[:3])
+    dock.adopt_button.click()
+    window.wait(partial(shows_tumour_from, view, 100, Role.PSEUDO_MASK))
+    choose(dock, 0)  # what the teacher said is still there
+    assert dock.adopt_button.isEnabled()
+    dock.pin_button.click()
+    window.wait(partial(shows_tumour_from, view, 85))
 
 
 def test_memory_that_runs_out_is_told_in_plain_words_and_napari_goes_on(window, dock, view, work):
@@ -262,7 +350,9 @@ def test_closing_the_slide_while_rounds_are_done_leaves_no_thread_and_no_process
     window.wait(lambda: gone(jobs[0].pid) and not threads() - before, seconds=120)
 
 
-def test_two_viewers_on_one_study_do_not_disturb_each_other(window, dock, view, made, work, make_napari_viewer):
+def test_two_viewers_on_one_study_do_not_disturb_each_other(
+    window, dock, view, made, work, open_result, make_napari_viewer
+):
     second = type(window)(make_napari_viewer(show=True))
     other = second.viewer.window.add_plugin_dock_widget(PLUGIN, "Distil")[1]
     other_view = open_result(second, made)

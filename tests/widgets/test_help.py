@@ -40,7 +40,7 @@ def small_slide(tmp_path):
 def test_the_line_at_the_top_leads_from_dock_to_dock(window, docks, small_slide):
     assert "load the sample" in docks["Slide"].help.next.text()
     session_of(window.viewer).open(small_slide)
-    window.settle()
+    window.wait(lambda: session_of(window.viewer).current is not None)
     assert "Find tissue" in docks["Slide"].help.next.text()
     assert "press Run" in docks["Teacher"].help.next.text()
     assert docks["Correct"].help.next.isHidden()  # its banner says that the teacher comes first
@@ -87,7 +87,7 @@ def test_help_opens_at_the_right_heading(window, docks):
 
 def test_a_report_is_copied_without_the_name_of_the_slide(window, docks, small_slide):
     session_of(window.viewer).open(small_slide)
-    window.settle()
+    window.wait(lambda: session_of(window.viewer).current is not None)
     QApplication.clipboard().clear()
     docks["Slide"].help.copy_report()
     window.wait(lambda: "napari-histodistill" in QApplication.clipboard().text())
@@ -114,7 +114,7 @@ def test_every_button_that_is_off_says_why(window, docks, small_slide):
 
     assert silent() == []
     session_of(window.viewer).open(small_slide)
-    window.settle()
+    window.wait(lambda: session_of(window.viewer).current is not None)
     assert silent() == []
 
 

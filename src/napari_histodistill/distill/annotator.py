@@ -33,11 +33,14 @@ class Stroke:
         What is painted, a label of `slide.labels`.
     pixels : bool (h, w)
         Where.
+    dabs : tuple of (row, column, radius)
+        The way of the brush, in px.
     """
 
     image: int
     value: int
     pixels: NDArray[np.bool_]
+    dabs: tuple[tuple[int, int, float], ...]
 
 
 def next_stroke(
@@ -80,11 +83,27 @@ def next_stroke(
                 best = part
     assert best is not None
     value = TUMOUR if truth[worst][best].all() else NORMAL
-    return Stroke(worst, value, brush_through(best, radius))
+    dabs = dabs_through(best, radius)
+    return Stroke(worst, value, covered_by(dabs, best), dabs)
 
 
-def brush_through(part: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
-    """What a round brush covers on its way along the middle of a connected part, inside the part, bool (h, w)."""
+def covered_by(dabs: Sequence[tuple[int, int, float]], part: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What dabs of a round brush, (row, column, radius) each, cover of a part, bool (h, w)."""
+    covered = np.zeros(part.shape, bool)
+    for row, column, radius in dabs:
+        reach = int(np.ceil(radius))
+        top, left = max(0, row - reach), max(0, column - reach)
+        window = slice(top, row + reach + 1), slice(left, column + reach + 1)
+        y, x = np.ogrid[window]
+        covered[window] |= ((y - row) ** 2 + (x - column) ** 2 <= radius**2)[
+            : part.shape[0] - top, : part.shape[1] - left
+        ]
+    result: NDArray[np.bool_] = covered & part
+    return result
+
+
+def dabs_through(part: NDArray[np.bool_], radius: float) -> tuple[tuple[int, int, float], ...]:
+    """The way of a brush along the middle of a connected part, (row, column, radius) in px, never wider than that."""
     depth = ndimage.distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1]
     middle = np.unravel_index(int(np.argmax(depth)), part.shape)
     cost = np.where(part, 1 / np.minimum(depth, radius).clip(min=0.5), np.inf)
@@ -95,12 +114,10 @@ def brush_through(part: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
         start = np.unravel_index(int(np.argmax(np.where(part, distance, -1))), part.shape)
         ends.append(start)
     path, _ = route_through_array(np.where(np.isinf(cost), -1, cost), ends[0], ends[1], fully_connected=True)
-    covered = np.zeros(part.shape, bool)
-    y, x = np.mgrid[: part.shape[0], : part.shape[1]]
-    for row, column in path[:: max(1, round(radius / 4))]:
-        covered |= (y - row) ** 2 + (x - column) ** 2 <= min(radius, max(1.0, depth[row, column])) ** 2
-    result: NDArray[np.bool_] = covered & part
-    return result
+    return tuple(
+        (int(row), int(column), float(min(radius, max(1.0, depth[row, column]))))
+        for row, column in path[:: max(1, round(radius / 4))]
+    )
 
 
 def _steps_from(part: NDArray[np.bool_], start: tuple[int, int]) -> NDArray[np.int32]:

@@ -14,7 +14,7 @@ from napari_histodistill.distill.losses import student_loss
 from napari_histodistill.distill.material import from_dataset
 from napari_histodistill.distill.recipe import DistillRecipe
 from napari_histodistill.distill.rounds import Round, Rounds, RoundsError, record_of
-from napari_histodistill.distill.selection import Select, evidence_of
+from napari_histodistill.distill.selection import NoEvidence, Select, evidence_of
 from napari_histodistill.distill.targets import make_targets, pixel_weights
 from napari_histodistill.mil.data import load_dataset
 from napari_histodistill.mil.evaluate import stain_reference
@@ -182,8 +182,7 @@ def distil_rounds(
     device = str(fabric.device)
     if rounds.roles.score is None:
         control.progress(0, 0, "Judging the teacher")
-        score = fabric.broadcast(evidence.score(load_model(rounds.model(rounds.roles.best), device)))
-        rounds.set_best_score(score)
+        rounds.set_best_score(fabric.broadcast(judge_best(rounds, evidence, device)))
     while rounds.next <= count:
         number, roles = rounds.next, rounds.roles
         control.progress(0, 0, f"Round {number}: the teacher looks at the training images")
@@ -229,6 +228,13 @@ def distil_rounds(
             rounds.roles = after
         fabric.barrier()
         control.progress(number, count, str(record), record)
+
+
+def judge_best(rounds: Rounds, evidence: Evidence, device: str) -> float | None:
+    """How well the best model does; without evidence it is not even loaded."""
+    if isinstance(evidence, NoEvidence):
+        return None
+    return evidence.score(load_model(rounds.model(rounds.roles.best), device))
 
 
 def start_of(recipe: DistillRecipe, rounds: Rounds) -> str:

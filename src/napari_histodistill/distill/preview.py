@@ -14,6 +14,7 @@ from napari_histodistill.slide import open_slide
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_histodistill.distill.slides import OpenEntry
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.nets.card import ModelCard
     from napari_histodistill.nets.model import Model
@@ -33,6 +34,8 @@ class Previewer:
     number : int
         Of the round.
     control : JobControl
+    opened : OpenEntry, optional
+        The slide as the material of the round has opened it; otherwise it is opened here.
     """
 
     def __init__(
@@ -42,16 +45,20 @@ class Previewer:
         center: tuple[float, float] | None,
         number: int,
         control: JobControl,
+        opened: OpenEntry | None = None,
     ) -> None:
         self._entry, self._number, self._control, self._epoch = entry, number, control, 0
         self._tiling, tissue = tiling_of(entry, card), entry.tissue_on_grid()
         tiles = tissue_tiles(self._tiling, tissue)
         at = entry.grid.from_level0(*center) if center else (entry.grid.shape[0] / 2, entry.grid.shape[1] / 2)
         self._index = self._tiling.ordered(tiles, at)[0] if tiles else 0
-        with open_slide(entry.slide_path, mpp=entry.mpp) as slide:
-            window = self._tiling.tile_window(self._index).scaled(self._tiling.factor)
-            image = slide.read_resampled(self._tiling.input_shape, *window)
-            recolour = fit_recolouring(card, slide, self._tiling, tiles, tissue)
+        window = self._tiling.tile_window(self._index)
+        if opened is not None:
+            image, recolour = opened.read(window), opened.recolour
+        else:
+            with open_slide(entry.slide_path, mpp=entry.mpp) as slide:
+                image = slide.read_resampled(self._tiling.input_shape, *window.scaled(self._tiling.factor))
+                recolour = fit_recolouring(card, slide, self._tiling, tiles, tissue)
         self._image = image if recolour is None else recolour(image)
 
     def __call__(self, student: Model) -> None:

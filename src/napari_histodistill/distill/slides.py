@@ -89,7 +89,7 @@ class _Tile:
 
 
 @dataclass(frozen=True)
-class _OpenEntry:
+class OpenEntry:
     """A slide of the study, open, with what its tiles need."""
 
     entry: StudySlide
@@ -128,14 +128,14 @@ class StudyMaterial:
     ) -> None:
         self._settings, self._both = settings, both_stains
         self.mpp = card.mpp
-        self._open: list[_OpenEntry] = []
+        self._open: list[OpenEntry] = []
         try:
             for entry in entries:
                 slide = open_slide(entry.slide_path, mpp=entry.mpp)
                 tiling, tissue = tiling_of(entry, card), entry.tissue_on_grid(entry.run)
                 tiles = tissue_tiles(tiling, tissue)
                 recolour = fit_recolouring(card, slide, tiling, tiles, tissue)
-                self._open.append(_OpenEntry(entry, slide, tiling, tissue, recolour))
+                self._open.append(OpenEntry(entry, slide, tiling, tissue, recolour))
         except BaseException:
             self.close()
             raise
@@ -144,6 +144,10 @@ class StudyMaterial:
         """Close the slides."""
         for opened in self._open:
             opened.slide.close()
+
+    def opened(self, fingerprint: str) -> OpenEntry | None:
+        """A slide as it is open here, None if students do not learn from it."""
+        return next((each for each in self._open if each.entry.fingerprint == fingerprint), None)
 
     def material(self, control: JobControl) -> Material:
         """Tiles with their bag labels and the corrections in them; held-out corrections have no weight.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from napari_histodistill.distill.distillation import StudentPlan, distil_rounds
+from napari_histodistill.distill.distillation import StudentPlan, distil_rounds, judge_best
 from napari_histodistill.distill.job import Begun, Landed, StudyRequest, StudyResult
 from napari_histodistill.distill.preview import Previewer
 from napari_histodistill.distill.rounds import Rounds, require_same
@@ -17,7 +17,6 @@ from napari_histodistill.distill.selection import NoEvidence
 from napari_histodistill.distill.slides import NothingToLearnError, StudyMaterial, TileSettings, tile_side
 from napari_histodistill.mil.trainer import CHECKPOINT, make_fabric
 from napari_histodistill.nets.card import model_folder, read_card
-from napari_histodistill.nets.model import load_model
 from napari_histodistill.predict import PredictRequest, TileDone, predict_slide
 from napari_histodistill.predict.engine import spare_cores
 from napari_histodistill.study import RunState, Study, StudyError
@@ -101,10 +100,12 @@ def _one_round(
     try:
         material = source.material(control)
         evidence = source.evidence() or NoEvidence()
+        here = source.opened(shown[0].fingerprint)
+        preview = Previewer(shown[0], card, request.center, number, control, here)
     finally:
         source.close()
     # Corrections have been added since the best model was judged.
-    rounds.set_best_score(evidence.score(load_model(rounds.model(rounds.roles.best), str(fabric.device))))
+    rounds.set_best_score(judge_best(rounds, evidence, str(fabric.device)))
     plan = StudentPlan(request.encoder or card.architecture.encoder, card, f"study {request.study.name}")
     distil_rounds(
         rounds,
@@ -117,7 +118,7 @@ def _one_round(
         fabric,
         control,
         correction_weight=request.correction_weight,
-        preview=Previewer(shown[0], card, request.center, number, control),
+        preview=preview,
     )
     for entry in shown:
         _predict(rounds, number, entry, request, control, first=entry is shown[0])

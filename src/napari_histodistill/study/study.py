@@ -346,7 +346,8 @@ class StudySlide:
     def adopt_prediction(self, name: str) -> Run:
         """Make what a prediction says the slide's pseudo-mask; corrections stay what they are.
 
-        The prediction itself stays too. A crash in between leaves the run that was shown before.
+        The prediction itself stays too, and what the first teacher said becomes a prediction, of round 0. A crash in
+        between leaves the run that was shown before.
 
         Raises
         ------
@@ -356,6 +357,7 @@ class StudySlide:
         prediction = self.prediction(name)
         if prediction is None or prediction.record.state is not RunState.COMPLETE:
             raise StudyError(f"{self.known_path.name} has no finished prediction {name}: choose another round.")
+        self._keep_first(f"{name.rpartition('-')[0]}-0000")
         run = self.new_run({**prediction.record.settings, "adopted": name})
         for part in ("probability.ome.zarr", "pseudo-mask.ome.zarr"):
             shutil.copytree(prediction.folder / part, run.folder / part, dirs_exist_ok=True)
@@ -363,6 +365,17 @@ class StudySlide:
         run.record.unreadable = list(prediction.record.unreadable)
         self.complete_run(run, dict(prediction.record.summary or {}))
         return run
+
+    def _keep_first(self, name: str) -> None:
+        """Copy a result that is a teacher's own to the predictions; its record last, as it makes a folder a run."""
+        run = self.run
+        if run is None or run.record.state is not RunState.COMPLETE or "adopted" in run.record.settings:
+            return
+        folder = self.folder / "predictions" / name
+        if folder.exists():
+            shutil.rmtree(folder)
+        shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("run.json"))
+        shutil.copy2(run.folder / "run.json", folder)
 
     def probability(self) -> zarr.Array[Any] | None:
         """Tumour probability x 255 of `run` on the working grid, uint8."""

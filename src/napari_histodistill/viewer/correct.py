@@ -12,8 +12,9 @@ from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.study.journal import describe
 from napari_histodistill.viewer.display import show_window
 from napari_histodistill.viewer.editing import clip_window
-from napari_histodistill.viewer.geometry import camera_of, visible_window
+from napari_histodistill.viewer.geometry import camera_of, plain_brush, visible_window
 from napari_histodistill.viewer.layers import Role, add_layer, corrections_layer, preview_layer
+from napari_histodistill.viewer.look import Look, look_at
 from napari_histodistill.viewer.masking import overlap
 from napari_histodistill.viewer.shaping import Proposal, Shaping, ShapingRequest, propose
 from napari_histodistill.viewer.work import Latest, tell
@@ -101,6 +102,7 @@ class CorrectControl:
         view.teacher.changed.connect(self._on_teacher)
         camera_of(view.viewer).events.zoom.connect(self._on_zoom)
         view.viewer.layers.selection.events.active.connect(self._on_active)
+        plain_brush(view.viewer)
         self._on_teacher()
 
     # State
@@ -375,7 +377,7 @@ class CorrectControl:
         self._on_teacher()
         assert self._layer is not None
         if not self._layer.visible:  # setting it gives the layer the mode back that it was hidden with
-            self._layer.visible = True
+            look_at(self._view, Look.MASK)
         return self._layer
 
     def close(self) -> None:

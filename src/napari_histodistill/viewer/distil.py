@@ -19,13 +19,14 @@ from napari_histodistill.study import RunState, SlideLabel
 from napari_histodistill.viewer.editing import clip_window, window_of
 from napari_histodistill.viewer.geometry import view_centre, visible_window
 from napari_histodistill.viewer.history import (
-    FIRST_TEACHER,
     AdoptRequest,
     History,
     HistoryRequest,
+    PredictionRequest,
     TakeRequest,
     adopt_round,
     load_history,
+    open_prediction,
     take_round,
 )
 from napari_histodistill.viewer.prediction import PredictionView
@@ -121,7 +122,14 @@ class DistilControl:
         self._stopping = self._predicting = False
         self._round = 0
         self._study: Path | None = None
+        self._run: Run | None = None
+        """Of the round that is shown, once it was read."""
+        self._turning = False
+        """Whether what is shown is about to be that of another round."""
+        self._landed: list[Window] = []
+        """Windows of that round that landed before it was read."""
         self._work, self._loading, self._taking, self._adopting = (Latest(view.runner) for _ in range(4))
+        self._opening = Latest(view.runner)
         view.teacher.changed.connect(self._on_teacher)
         self._on_teacher()
 
@@ -228,6 +236,8 @@ class DistilControl:
             return
         self._result.flush()
         self._stopping = self._predicting = False
+        if self.prediction is not None:
+            self.prediction.expect()
         self._study = self._view.teacher.study_folder
         self._work.start(
             ProcessJob(distill_study, self._request(self._result)),
@@ -325,10 +335,14 @@ class DistilControl:
         if self._result is None or self.prediction is None or landed.fingerprint != self._result.entry.fingerprint:
             return
         if self.shown and landed.prediction == self._prediction_name(self.shown):
-            run = self._run_of(self.shown)
-            if run is not None:
-                tile = landed.tile
-                self.prediction.land(run, window_of(tile.y, tile.x, tile.height, tile.width))
+            tile = landed.tile
+            window = window_of(tile.y, tile.x, tile.height, tile.width)
+            if self._run is not None:
+                self.prediction.land(self._run, window)
+            else:
+                self._landed.append(window)
+                if not self._opening.busy:
+                    self._open(self.shown)
 
     def _on_done(self, _result: StudyResult) -> None:
         self._end()
@@ -377,28 +391,46 @@ class DistilControl:
         if self.prediction is None or self._result is None:
             return
         if number is None:
+            self._forget_run()
             self.prediction.hide()
         elif number == self.shown and self.prediction.layer is not None:
             self.prediction.set_title(self.title_of(number))
         else:
-            self.prediction.show(self._run_of(number), self.title_of(number))
+            self._forget_run()
+            self.shown, self._turning = number, True  # what is on screen stays until the other is read
+            self._open(number)
         self.shown = number
+
+    def _forget_run(self) -> None:
+        self._opening.cancel()
+        self._run, self._turning = None, False
+        self._landed.clear()
 
     def _prediction_name(self, number: int) -> str | None:
         folder = self.history.folder
         return None if folder is None else f"{folder.name}-{number:04d}"
 
-    def _run_of(self, number: int) -> Run | None:
-        """The prediction of a round on this slide, if it is on disk; the teacher's own result for the first teacher."""
-        assert self._result is not None
-        if number == FIRST_TEACHER:
-            return self._result.run
+    def _open(self, number: int) -> None:
+        """Read what is on disk of a round's prediction of this slide, or of the teacher's own, and show it."""
         name = self._prediction_name(number)
-        try:
-            return None if name is None else self._result.entry.prediction(name)
-        except (HistodistillError, OSError):  # deleted while it was read; who writes it tells the user
-            logger.exception("the prediction %s cannot be read", name)
-            return None
+        if self._result is not None and name is not None:
+            request = PredictionRequest(self._result.entry, name, number)
+            self._opening.start(ThreadJob(open_prediction, request), done=self._on_opened)
+
+    def _on_opened(self, run: Run | None) -> None:
+        self._run = run
+        if self.prediction is None:
+            return
+        if self._turning:
+            self._turning = False
+            self.prediction.show(run, self.title_of(self.shown))
+        elif run is not None:
+            self.prediction.follow(run)
+        if run is not None:  # else not begun yet: the first window that lands looks again
+            for window in self._landed:
+                self.prediction.land(run, window)
+            self._landed.clear()
+        self.changed.emit()
 
     # Coming and going
 
@@ -412,6 +444,7 @@ class DistilControl:
                 self.prediction.close(remove_layers=True)
             if result is not None:
                 result.mask.edited.connect(self._on_edited)
+            self._forget_run()
             self._result, self.shown, self.pinned = result, None, None
             self.prediction = None if result is None else PredictionView(self._view, result)
             self.history = History()
@@ -439,9 +472,8 @@ class DistilControl:
         number = self._to_show()
         if number is not None or not self._work.busy:  # a preview stays
             self._show(number)
-        run = self._run_of(number) if number and self._result is not None else None
-        if run is not None and self.prediction is not None:
-            self.prediction.follow(run)
+        if number and self._result is not None and self.prediction is not None and not self._opening.busy:
+            self._open(number)  # more of it may be on disk than was told
         self.changed.emit()
 
     def close(self) -> None:
@@ -450,5 +482,6 @@ class DistilControl:
         self._loading.cancel()
         self._taking.cancel()
         self._adopting.cancel()
+        self._opening.cancel()
         if self.prediction is not None:
             self.prediction.close()

@@ -75,3 +75,15 @@ def scale_bar_of(viewer: ViewerModel) -> Any:
     """The scale bar, which moved from the viewer to its canvas in napari 0.9."""
     canvas = getattr(viewer, "canvas", None)
     return viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
+
+
+def plain_brush(viewer: ViewerModel) -> None:
+    """Let the brush's circle have no background.
+
+    napari 0.9.2 gives every overlay of the canvas a box to stand on. Under the circle it is a black square of 8 px
+    where the mouse was last, drawn from the first change of canvas or theme on that happens with a brush in hand.
+    """
+    overlays = getattr(getattr(viewer, "canvas", None), "overlays", None)
+    circle: Any = getattr(overlays, "_brush_circle", None)
+    if hasattr(circle, "box"):
+        circle.box = False

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_histodistill.distill.rounds import TEACHER, Roles, Round, Rounds
+from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slide.labels import NORMAL
 from napari_histodistill.study import RunState, SlideLabel, Study, StudyError
 
 if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
-    from napari_histodistill.study import StudySlide
+    from napari_histodistill.study import Run, StudySlide
+
+logger = logging.getLogger(__name__)
 
 ROWS: Final = 1024
 """Of the corrections that are looked through at a time."""
@@ -137,3 +141,26 @@ def adopt_round(request: AdoptRequest, control: JobControl) -> None:
         raise StudyError(
             f"{request.entry.folder} cannot be written ({error.strerror}): free disk space or make it writable."
         ) from error
+
+
+@dataclass(frozen=True)
+class PredictionRequest:
+    """Which round's prediction of which slide."""
+
+    entry: StudySlide
+    prediction: str
+    number: int
+
+
+def open_prediction(request: PredictionRequest, control: JobControl) -> Run | None:
+    """Open what is on disk of a prediction, None if there is nothing (yet, or any more: who writes it tells that).
+
+    What the first teacher says is the slide's own result until a round's takes its place, and then kept beside it.
+    """
+    control.progress(0, 0, "Opening the prediction")
+    try:
+        run = request.entry.prediction(request.prediction)
+        return request.entry.run if run is None and request.number == FIRST_TEACHER else run
+    except (HistodistillError, OSError):
+        logger.exception("the prediction %s cannot be read", request.prediction)
+        return None

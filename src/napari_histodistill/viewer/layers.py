@@ -31,6 +31,8 @@ SLIDE_KEY: Final = "histodistill_slide"
 ROLE_KEY: Final = "histodistill_role"
 
 TISSUE_VALUES: Final = {0: "background", 1: "tissue", 3: "artefact"}
+ADDED, REMOVED = 1, 2
+"""Values of a difference: tumour in the prediction (or newer round) only, in the pseudo-mask (or older round) only."""
 PSEUDO_MASK_VALUES: Final = {0: "outside tissue", 1: "tumour", 2: "normal tissue", 3: "ignore"}
 
 
@@ -45,6 +47,7 @@ class Role(enum.StrEnum):
     PREVIEW = "preview"
     PREDICTION = "prediction"
     DIFFERENCE = "difference"
+    COMPARISON = "comparison"
     IMPORT = "import preview"
 
 
@@ -111,6 +114,12 @@ def prediction_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[An
 def difference_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
     """Layer data of a difference: uint8 (h, w), 1 tumour in the prediction only, 2 in the pseudo-mask only."""
     settings = _settings(slide, frame, Role.DIFFERENCE, mask.shape)
+    return mask, {**settings, "colormap": difference_colours(), "opacity": 0.8}, "labels"
+
+
+def comparison_layer(slide: Slide, frame: Frame, mask: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of a comparison: uint8 (h, w), 1 tumour in the newer round only, 2 in the older only."""
+    settings = _settings(slide, frame, Role.COMPARISON, mask.shape)
     return mask, {**settings, "colormap": difference_colours(), "opacity": 0.8}, "labels"
 
 

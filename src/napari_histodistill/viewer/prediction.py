@@ -12,7 +12,8 @@ from napari_histodistill.slide.labels import NORMAL, TUMOUR
 from napari_histodistill.viewer.display import show_thumbnail, show_window
 from napari_histodistill.viewer.editing import clip_window, window_of
 from napari_histodistill.viewer.geometry import visible_window
-from napari_histodistill.viewer.layers import Role, add_layer, difference_layer, prediction_layer
+from napari_histodistill.viewer.layers import ADDED, REMOVED, Role, add_layer, difference_layer, prediction_layer
+from napari_histodistill.viewer.look import Look, look_at
 from napari_histodistill.viewer.masking import MaskRequest, blocks_of, blocks_under, compute_masks, nearest_first
 from napari_histodistill.viewer.pacing import Pacer
 from napari_histodistill.viewer.work import Latest
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from napari_histodistill.viewer.editing import Mask, Window
     from napari_histodistill.viewer.result import MaskSettings, ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
-
-ADDED, REMOVED = 1, 2
-"""Values of the difference: tumour in the prediction only, in the pseudo-mask only."""
 
 
 class PredictionView:
@@ -62,6 +60,8 @@ class PredictionView:
         self._run: Run | None = None
         self._made_with: tuple[MaskSettings, int] | None = None
         self._title = ""
+        self._painted = False
+        """Whether the user has painted since a prediction was last asked for."""
         result.mask.edited.connect(self._on_edited)
         result.mask.computed_changed.connect(self._on_pseudo_mask)
 
@@ -76,6 +76,10 @@ class PredictionView:
         return self._view.layer(Role.DIFFERENCE)
 
     # What is shown
+
+    def expect(self) -> None:
+        """The user has asked for a prediction: it takes the mask's place on screen unless the user paints meanwhile."""
+        self._painted = False
 
     def show(self, run: Run | None, title: str) -> None:
         """Show a round's prediction from now on; of one that is being written, what has landed."""
@@ -181,6 +185,7 @@ class PredictionView:
             )
             layer.editable = False
             layer.name = self._title or layer.name
+            look_at(self._view, Look.MASK if self._painted else Look.PREDICTION)
 
     # Masks
 
@@ -221,6 +226,7 @@ class PredictionView:
             show_thumbnail(self.layer)
 
     def _on_edited(self, window: Window) -> None:
+        self._painted = True
         if self.layer is not None:
             self._lay_over(window)
 

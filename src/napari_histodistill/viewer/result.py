@@ -121,11 +121,13 @@ class ResultView:
         self._tissue_timer = view.runner.timer(TISSUE_DELAY_S, self._mask_all)
         self._redraw = view.runner.timer(REDRAW_S, self._redraw_probability)
         self._keep = view.runner.timer(KEEP_DELAY_S, self._write_mask)
+        self._rest = view.runner.timer(0, self.show)
         self._figures = LiveFigures(self.mask, run.probability.levels[0], entry.grid.pixel_size_um, view.runner)
         self._figures.changed.connect(self.figures_changed.emit)
         self._saver = CorrectionsSaver(self.mask, entry, view.runner, saved)
         self._saver.saved.connect(self.saved.emit)
-        self.show()
+        self._show_mask()
+        self._rest.start()  # not in one go: each layer costs napari 0.1 to 0.2 s
         self.land(run.record.finished if run.record.state is not RunState.COMPLETE else range(len(self._blocks)))
 
     # Layers
@@ -142,15 +144,19 @@ class ResultView:
 
     def show(self) -> None:
         """Add the layers that the viewer does not have."""
-        viewer, slide, frame = self._view.viewer, self._view.slide, self._view.frame
+        self._show_mask()
+        if self.probability_layer is None:
+            layer = probability_layer(self._view.slide, self._view.frame, self.run.probability.levels)
+            add_layer(self._view.viewer, layer, below=self.mask_layer)
+
+    def _show_mask(self) -> None:
         if self.mask_layer is None:
-            layer: Any = add_layer(viewer, pseudo_mask_layer(slide, frame, self.mask.data))
+            slide, frame = self._view.slide, self._view.frame
+            layer: Any = add_layer(self._view.viewer, pseudo_mask_layer(slide, frame, self.mask.data))
             layer.brush_size = 20
             self.painting = Painting(layer, self.mask, PSEUDO_MASK_VALUES, self.pacer.run)
             self._hide_tissue()
             self._note_provenance()
-        if self.probability_layer is None:
-            add_layer(viewer, probability_layer(slide, frame, self.run.probability.levels), below=self.mask_layer)
 
     def _note_provenance(self) -> None:
         """Tell the layer what made its mask, for whoever saves it."""
@@ -304,7 +310,7 @@ class ResultView:
 
         Corrections are on disk when this returns; the mask of a threshold that was changed a moment ago is if ``wait``.
         """
-        for timer in (self._follow, self._tissue_timer, self._redraw):
+        for timer in (self._follow, self._tissue_timer, self._redraw, self._rest):
             timer.stop()
         self._masking.cancel()
         self._figures.stop()

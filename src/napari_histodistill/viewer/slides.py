@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
@@ -11,6 +13,7 @@ from psygnal import Signal
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.slide.metadata import is_plausible
+from napari_histodistill.viewer.comparison import Comparison
 from napari_histodistill.viewer.correct import CorrectControl
 from napari_histodistill.viewer.distil import DistilControl
 from napari_histodistill.viewer.export import ExportControl
@@ -21,17 +24,20 @@ from napari_histodistill.viewer.tissue import TissueControl
 from napari_histodistill.viewer.work import Latest, Runner, tell
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
-    from pathlib import Path
 
     from napari.components import ViewerModel
     from napari.layers import Layer
 
     from napari_histodistill.jobs import Progress
     from napari_histodistill.slide import Slide
+    from napari_histodistill.viewer.warming import Warming
 
 LEVELS_REFRESH_S = 1.0
 """How often an image whose levels are being computed is drawn anew, in seconds."""
+WARMING_S = 10.0
+"""How long a slide waits for libraries that are being loaded; then the window must wait for them."""
 
 
 class OpenSlideView:
@@ -82,6 +88,11 @@ class OpenSlideView:
     def distil(self) -> DistilControl:
         """The distillation on the slide."""
         return DistilControl(self)
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """Two rounds compared."""
+        return Comparison(self)
 
     @cached_property
     def export(self) -> ExportControl:
@@ -176,6 +187,8 @@ class OpenSlideView:
         """Stop all work on the slide, write what is not written (``wait``: to the last bit) and close its file."""
         if "correct" in self.__dict__:
             self.correct.close()
+        if "comparison" in self.__dict__:
+            self.comparison.close()
         if "distil" in self.__dict__:
             self.distil.close()
         if "export" in self.__dict__:
@@ -198,6 +211,22 @@ def _draw_sample(_request: None, _control: JobControl) -> Path:
     return sample_slide_path()
 
 
+@dataclass(frozen=True)
+class _OpenRequest:
+    path: Path
+    after: threading.Event | None
+
+
+def _open(request: _OpenRequest, control: JobControl) -> Slide:
+    from napari_histodistill.slide import open_slide
+
+    control.progress(0, 0, "Opening the slide")
+    slide = open_slide(request.path)
+    if request.after is not None:
+        request.after.wait(WARMING_S)
+    return slide
+
+
 class SlideViews:
     """Follows a viewer's layer list: every slide in it has a view, and is closed when its layer goes.
 
@@ -206,6 +235,8 @@ class SlideViews:
     viewer : ViewerModel
         Held weakly.
     runner : Runner
+    warming : Warming, optional
+        What a slide that is opened waits for, in the background.
 
     Attributes
     ----------
@@ -215,9 +246,9 @@ class SlideViews:
 
     current_changed = Signal(object)
 
-    def __init__(self, viewer: ViewerModel, runner: Runner) -> None:
+    def __init__(self, viewer: ViewerModel, runner: Runner, warming: Warming | None = None) -> None:
         self._viewer = weakref.ref(viewer)
-        self._runner = runner
+        self._runner, self._warming = runner, warming
         self._views: list[OpenSlideView] = []
         self._current: OpenSlideView | None = None
         self._tidy = runner.timer(0, self._close_orphans)
@@ -232,20 +263,29 @@ class SlideViews:
         """The slide whose layer was active last."""
         return self._current
 
-    def open(self, path: Path | str) -> OpenSlideView | None:
-        """Open a slide and add its layer; tells the user and returns None if that fails."""
-        from napari_histodistill.slide import open_slide
-
+    def open(self, path: Path | str) -> None:
+        """Open a slide in the background and add its layer as the active one; tells the user if that fails."""
         viewer = self._viewer()
         assert viewer is not None, "the viewer is gone"
-        try:
-            slide = open_slide(path)
-        except HistodistillError as error:
+        viewer.status = f"Opening {Path(path).name}…"
+        request = _OpenRequest(Path(path), None if self._warming is None else self._warming.ended)
+        self._runner.start(
+            ThreadJob(_open, request), progress=lambda _progress: None, done=self._on_opened, failed=self._on_failed
+        )
+
+    def _on_opened(self, slide: Slide) -> None:
+        viewer = self._viewer()
+        if viewer is None:
+            slide.close()
+            return
+        viewer.status = ""
+        viewer.layers.selection.active = add_layer(viewer, slide_layer(slide))
+
+    def _on_failed(self, error: Exception) -> None:
+        viewer = self._viewer()
+        if viewer is not None:
+            viewer.status = ""
             tell(error)
-            return None
-        layer = add_layer(viewer, slide_layer(slide))
-        viewer.layers.selection.active = layer
-        return self.view_of(slide)
 
     def open_sample(self, done: Callable[[], None]) -> None:
         """Draw the sample slide on a thread, if it is not in the cache yet, and open it; then call ``done``."""

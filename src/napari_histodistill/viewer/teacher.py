@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import platformdirs
@@ -29,6 +30,8 @@ from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:
     from napari_histodistill.jobs import Progress
+    from napari_histodistill.slide import Slide
+    from napari_histodistill.viewer.editing import Mask, Window
     from napari_histodistill.viewer.slides import OpenSlideView
 
 BUNDLED: Final = "bundled"
@@ -103,7 +106,9 @@ class TeacherControl:
         self.ask: Callable[[str], bool] = lambda _question: True
         self._stopping = self._stale = self._waiting_for_tissue = False
         self._shows_current_run = False
-        self._work, self._loading = Latest(view.runner), Latest(view.runner)
+        self._landed: list[Window] = []
+        """Windows of the current run that landed before it was on screen."""
+        self._work, self._loading, self._opening = (Latest(view.runner) for _ in range(3))
         self.mask_settings = MaskSettings(0.5, 0.0)
         view.moved.connect(self._on_moved)
         view.tissue.changed.connect(self._on_tissue_state)
@@ -158,7 +163,7 @@ class TeacherControl:
         self.study_folder, self.problem, self._stale = folder, "", False
         if (folder / "study.json").exists():
             self._loading.start(
-                ThreadJob(_load, _LoadRequest(folder, self._view.slide.fingerprint)),
+                ThreadJob(_load, self._load_request),
                 done=self._on_loaded,
                 failed=self._on_load_failed,
             )
@@ -204,12 +209,17 @@ class TeacherControl:
         if not all(self.ask(question) for question in self._questions()):
             self.changed.emit()
             return
-        try:
-            request = self._prepare()
-        except HistodistillError as error:
-            self._on_failed(error)
-            return
         self._stopping = self._shows_current_run = False
+        self._landed.clear()
+        self._opening.cancel()
+        self._work.start(ThreadJob(_prepare, self._preparation()), done=self._launch, failed=self._on_failed)
+        self.changed.emit()
+
+    def _launch(self, request: PredictRequest) -> None:
+        """The study is ready: let a child do the rest, unless the user cancelled meanwhile."""
+        if self._stopping:
+            self._on_failed(JobCancelled("Cancelled."))
+            return
         self._work.start(
             ProcessJob(predict_slide, request),
             progress=self._on_progress,
@@ -244,15 +254,11 @@ class TeacherControl:
     def _mpp(self) -> tuple[float, float]:
         return self._view.slide.require_mpp()
 
-    def _prepare(self) -> PredictRequest:
-        """Put the tissue mask into the study, and everything that the child needs into a request."""
+    def _preparation(self) -> _Preparation:
+        """A snapshot of everything that the run needs."""
         assert self.card is not None
-        study = Study.open_or_create(self.study_folder)
-        entry = study.add_slide(self._view.slide, target_mpp=2 * self.card.mpp)
-        mask, settings, edited = self._view.tissue.saved_form()
-        entry.save_tissue(mask, settings=settings, edited=edited)
         y, x = view_centre(self._view.viewer)
-        return PredictRequest(
+        request = PredictRequest(
             slide_path=self._view.slide.path,
             study_folder=self.study_folder,
             model=self.model,
@@ -265,6 +271,7 @@ class TeacherControl:
             threshold=self.mask_settings.threshold,
             smoothing_um=self.mask_settings.smoothing_um,
         )
+        return _Preparation(request, self._view.slide, 2 * self.card.mpp, self._view.tissue.saved_form())
 
     def pause(self) -> None:
         """Hold the run, or let it go on."""
@@ -288,36 +295,50 @@ class TeacherControl:
             return
         self.progress = progress
         tile = progress.payload
-        if isinstance(tile, TileDone) and self._show_current_run():
-            assert self.result is not None
-            self.result.land_window(window_of(tile.y, tile.x, tile.height, tile.width))
+        if isinstance(tile, TileDone):
+            window = window_of(tile.y, tile.x, tile.height, tile.width)
+            if self._shows_current_run and self.result is not None:
+                self.result.land_window(window)
+            else:
+                self._landed.append(window)
+                self._open_current_run()
         self.changed.emit()
 
-    def _show_current_run(self) -> bool:
-        """See that the result on screen is of the run that is under way."""
-        if not self._shows_current_run:
-            entry = self._entry()
-            run = None if entry is None else entry.run
-            if entry is None or run is None:
-                return False
-            self._show(_Loaded(entry, run, self._corrections(entry), None))
-            self._shows_current_run = True
-        return True
+    def _open_current_run(self) -> None:
+        """Bring the result of the run that is under way on screen."""
+        if not self._opening.busy:
+            self._opening.start(ThreadJob(_load, self._load_request), done=self._on_opened)
 
-    def _corrections(self, entry: StudySlide) -> SavedCorrections:
-        """What was corrected so far: on screen, with all of it in the study, or else in the study."""
+    def _on_opened(self, loaded: _Loaded | None) -> None:
+        if loaded is None or loaded.run is None:
+            return  # the next window that lands tries again
+        self._show(self._with_present_corrections(loaded))
+        self._shows_current_run = True
+        assert self.result is not None
+        for window in self._landed:
+            self.result.land_window(window)
+        self._landed.clear()
+        self.changed.emit()
+
+    def _with_present_corrections(self, loaded: _Loaded) -> _Loaded:
+        """What was corrected so far is on screen, if there was a result, and may be more than the study has."""
         if self.result is None:
-            return read_corrections(entry)
+            return loaded
         self.result.close()
-        return self.result.corrections()
+        return replace(loaded, corrections=self.result.corrections())
 
     def _on_done(self, summary: PredictSummary) -> None:
+        self._opening.cancel()
+        done = partial(self._on_complete, summary)
+        self._work.start(ThreadJob(_load, self._load_request), done=done, failed=self._on_failed)
+
+    def _on_complete(self, summary: PredictSummary, loaded: _Loaded | None) -> None:
         self.progress, self._stale, self._stopping = None, False, False
-        if self._show_current_run():
+        if loaded is not None and loaded.run is not None:
+            if not self._shows_current_run:
+                self._on_opened(loaded)
             assert self.result is not None
-            run = self.result.entry.run
-            if run is not None:
-                self.result.complete(run)
+            self.result.complete(loaded.run)
             if self.mask_settings != MaskSettings(summary.threshold, summary.smoothing_um):
                 self.result.set(self.mask_settings)
         self.changed.emit()
@@ -330,8 +351,9 @@ class TeacherControl:
 
     # Results
 
-    def _entry(self) -> StudySlide | None:
-        return Study.open(self.study_folder).slide(self._view.slide.fingerprint)
+    @property
+    def _load_request(self) -> _LoadRequest:
+        return _LoadRequest(self.study_folder, self._view.slide.fingerprint)
 
     def _on_loaded(self, loaded: _Loaded | None) -> None:
         if loaded is not None:
@@ -356,8 +378,12 @@ class TeacherControl:
     def _show(self, loaded: _Loaded) -> None:
         self._close_result()
         assert loaded.run is not None
-        tissue = self._view.tissue.mask
-        mask = tissue.data if tissue is not None else loaded.entry.tissue_on_grid().mask
+        tissue, saved = self._view.tissue.mask, loaded.tissue
+        if tissue is not None:
+            mask = tissue.data
+        else:
+            assert saved is not None, "no result is loaded without its tissue"
+            mask = saved.mask
         summary = loaded.run.record.summary
         if summary:
             self.mask_settings = MaskSettings(float(summary["threshold"]), float(summary["smoothing_um"]))
@@ -395,6 +421,7 @@ class TeacherControl:
         """Stop the run and write what is not written; see `ResultView.close`."""
         self._work.cancel()
         self._loading.cancel()
+        self._opening.cancel()
         if self.result is not None:
             self.result.close(wait=wait)
 
@@ -411,7 +438,30 @@ def _load(request: _LoadRequest, control: JobControl) -> _Loaded | None:
     entry = Study.open(request.folder).slide(request.fingerprint)
     if entry is None:
         return None
-    return _Loaded(entry, entry.run, read_corrections(entry), entry.tissue())
+    run = entry.run
+    if run is not None:
+        entry.tissue_on_grid()  # raises where a result came without its tissue
+    return _Loaded(entry, run, read_corrections(entry), entry.tissue())
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    request: PredictRequest
+    slide: Slide
+    target_mpp: float
+    tissue: tuple[Mask, dict[str, Any], bool]
+
+
+def _prepare(preparation: _Preparation, control: JobControl) -> PredictRequest:
+    """Put slide and tissue mask into the study; gives what the child is asked for."""
+    control.progress(0, 0, "Preparing the study")
+    entry = Study.open_or_create(preparation.request.study_folder).add_slide(
+        preparation.slide, target_mpp=preparation.target_mpp
+    )
+    mask, settings, edited = preparation.tissue
+    entry.save_tissue(mask, settings=settings, edited=edited)
+    control.checkpoint()
+    return preparation.request
 
 
 def default_study_folder(slide: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from qtpy.QtCore import Qt
@@ -9,27 +10,28 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFormLayout,
     QHeaderView,
     QLabel,
     QProgressBar,
     QPushButton,
+    QRadioButton,
     QSizePolicy,
     QSpinBox,
     QTableWidget,
     QTableWidgetItem,
-    QWidget,
 )
 from superqt import QCollapsible
 
-from napari_histodistill.distill import RECIPES
 from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.study import SlideLabel
 from napari_histodistill.viewer.colours import ADDED_COLOUR, GONE_COLOUR, PREDICTION_COLOUR, TUMOUR_COLOUR
+from napari_histodistill.viewer.comparison import round_name
 from napari_histodistill.viewer.distil import DistilState, Scope
 from napari_histodistill.viewer.guide import NO_SLIDE
+from napari_histodistill.viewer.history import FIRST_TEACHER
 from napari_histodistill.viewer.layers import Role
+from napari_histodistill.viewer.look import Look, look_at, look_of
 from napari_histodistill.widgets.curves import Curves
 from napari_histodistill.widgets.dock import ControlPanel
 from napari_histodistill.widgets.parts import (
@@ -44,9 +46,12 @@ from napari_histodistill.widgets.parts import (
     silent,
     swatch,
 )
-from napari_histodistill.widgets.teacher import DEVICES, NOT_RUNNING, time_left
+from napari_histodistill.widgets.settings import MoreSettings
+from napari_histodistill.widgets.teacher import NOT_RUNNING, time_left
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari.components import ViewerModel
     from qtpy.QtGui import QHideEvent
 
@@ -66,9 +71,19 @@ COLUMN_TIPS: Final = (
     "How well the round's model does on corrections that it did not learn from; a dash without such evidence",
     "The same of the best model before the round",
 )
-PREDICTION_TIP: Final = "What the model says; corrected pixels show what you set"
 DIFFERENCE_TIP: Final = "Where the prediction and the tumour mask that you correct disagree"
 TABLE_HEIGHT: Final = 150
+NO_MASK: Final = "The mask is what the first teacher says already"
+LOOK_TIPS: Final = {
+    Look.PREDICTION: "What the model says; corrected pixels show what you set",
+    Look.MASK: "What you correct and what the model learns from",
+    Look.BOTH: "One over the other",
+}
+LOOK_NOTES: Final = {
+    Look.PREDICTION: "Your mask is hidden; a tool of the Correct dock brings it back.",
+    Look.MASK: "The prediction is hidden.",
+    Look.BOTH: "Orange: the prediction alone. Green: your mask alone. Olive: both.",
+}
 
 
 class DistilWidget(ControlPanel["DistilControl"]):
@@ -113,34 +128,11 @@ class DistilWidget(ControlPanel["DistilControl"]):
         form.addRow("Rounds", self.rounds)
         section.addLayout(form)
         self.more = QCollapsible("More settings")
-        inside = QWidget()
-        inner = QFormLayout(inside)
-        inner.setContentsMargins(0, 0, 0, 0)
-        inner.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        self.epochs, self.tiles = QSpinBox(), QSpinBox()
-        self.epochs.setRange(1, 100)
-        self.epochs.setToolTip("Passes over the training tiles in a round")
-        self.tiles.setRange(20, 5000)
-        self.tiles.setSingleStep(50)
-        self.tiles.setToolTip("At most this many tiles are learnt from in a round; those with corrections come first")
-        self.weight = QDoubleSpinBox()
-        self.weight.setRange(1, 15)
-        self.weight.setToolTip("How much a corrected pixel counts beside one that the model labelled itself")
-        self.recipe = narrow(QComboBox())
-        self.recipe.addItems(list(RECIPES))
-        self.recipe.setToolTip("default: the best found; paper: as He, Li and Zemp (2024) did it, slow on a CPU")
-        self.devices = narrow(QComboBox())
-        for name, device in DEVICES.items():
-            self.devices.addItem(name, device)
-        for name, widget in (
-            ("Epochs", self.epochs),
-            ("Tiles", self.tiles),
-            ("Your weight", self.weight),
-            ("Recipe", self.recipe),
-            ("Compute on", self.devices),
-        ):
-            inner.addRow(name, widget)
-        self.more.addWidget(inside)
+        self.form = MoreSettings()
+        self.form.changed.connect(self._show_meaning)
+        self.meaning = Banner(INFO)
+        self.more.addWidget(self.form.native)
+        self.more.addWidget(self.meaning)
         section.addWidget(self.more)
 
     def _build_run(self) -> None:
@@ -163,21 +155,21 @@ class DistilWidget(ControlPanel["DistilControl"]):
         section = self.section("Shown")
         self.title = WrappedLabel("")
         section.addWidget(self.title)
-        self.show_prediction = QCheckBox("Prediction")
-        self.show_prediction.setIcon(swatch(PREDICTION_COLOUR))
-        self.show_prediction.toggled.connect(lambda on: self._show_layer(Role.PREDICTION, on))
-        self.show_mask = QCheckBox("Tumour mask, which you correct")
-        self.show_mask.setIcon(swatch(TUMOUR_COLOUR))
-        self.show_mask.toggled.connect(lambda on: self._show_layer(Role.PSEUDO_MASK, on))
+        self.looks = {look: QRadioButton(look.value) for look in Look}
+        for look, colour in ((Look.PREDICTION, PREDICTION_COLOUR), (Look.MASK, TUMOUR_COLOUR), (Look.BOTH, None)):
+            button = self.looks[look]
+            if colour is not None:
+                button.setIcon(swatch(colour))
+            button.clicked.connect(partial(self._look_at, look))
+            section.addWidget(button)
+        self.look_note = WrappedLabel("")
+        section.addWidget(self.look_note)
         self.show_difference = QCheckBox("Difference of the two")
         self.show_difference.toggled.connect(self._show_difference)
-        section.addWidget(self.show_prediction)
-        section.addWidget(self.show_mask)
         section.addWidget(self.show_difference)
         added, removed = QLabel("new tumour"), QLabel("no longer tumour")
         for label, colour in ((added, ADDED_COLOUR), (removed, GONE_COLOUR)):
-            rgb = ", ".join(str(round(255 * c)) for c in colour[:3])
-            label.setText(f'<span style="color: rgb({rgb})">■</span> {label.text()}')
+            label.setText(f"{square(colour)} {label.text()}")
         self.legend = (added, removed)
         section.addLayout(row(added, removed, stretch=1))
 
@@ -193,7 +185,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.table.horizontalHeader().setMinimumSectionSize(40)
         self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.table.setFixedHeight(TABLE_HEIGHT)
         self.table.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -208,6 +200,10 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.adopt_button.clicked.connect(self._adopt)
         section.addLayout(row(self.pin_button, self.follow_button))
         section.addLayout(row(self.take_button, self.adopt_button))
+        self.compare_button, self.compared = QPushButton("Compare"), WrappedLabel("")
+        self.compare_button.clicked.connect(self._compare)
+        section.addWidget(self.compare_button)
+        section.addWidget(self.compared)
 
     # What the user does
 
@@ -220,14 +216,28 @@ class DistilWidget(ControlPanel["DistilControl"]):
         if self.control is None:
             return
         chosen = self.control.settings
-        chosen.rounds, chosen.epochs = self.rounds.value(), self.epochs.value()
-        chosen.scope, chosen.most_tiles = self.scope.currentData(), self.tiles.value()
-        chosen.correction_weight, chosen.recipe = self.weight.value(), self.recipe.currentText()
-        chosen.device = self.devices.currentData()
+        chosen.rounds, chosen.scope = self.rounds.value(), self.scope.currentData()
+        self.form.keep(chosen)
+
+    def _show_meaning(self) -> None:
+        self.meaning.say(self.form.means)
+
+    def _chosen_rounds(self) -> list[int]:
+        """Numbers of the rounds that are chosen in the list, whose first row is the first teacher."""
+        return sorted(index.row() for index in self.table.selectionModel().selectedRows())
 
     def _chosen_round(self) -> int | None:
-        rows = self.table.selectionModel().selectedRows()
-        return rows[0].row() + 1 if rows else None
+        chosen = self._chosen_rounds()
+        return chosen[0] if len(chosen) == 1 else None
+
+    def _compare(self) -> None:
+        if self.view is None:
+            return
+        comparison = self.view.comparison
+        if comparison.rounds:
+            comparison.hide()
+        elif len(chosen := self._chosen_rounds()) == 2:
+            comparison.compare(*chosen)
 
     def _pin(self) -> None:
         number = self._chosen_round()
@@ -244,10 +254,10 @@ class DistilWidget(ControlPanel["DistilControl"]):
         if self.control is not None and number is not None:
             self.control.take(number)
 
-    def _show_layer(self, role: Role, on: bool) -> None:
-        layer = None if self.view is None else self.view.layer(role)
-        if layer is not None:
-            layer.visible = on
+    def _look_at(self, look: Look) -> None:
+        if self.view is not None:
+            look_at(self.view, look)
+        self._show()
 
     def _show_difference(self, on: bool) -> None:
         if self.control is not None and self.control.prediction is not None:
@@ -262,14 +272,12 @@ class DistilWidget(ControlPanel["DistilControl"]):
 
     def _begin(self, view: OpenSlideView) -> None:
         self._of_view.follow(view.distil.changed, self._show)
+        self._of_view.follow(view.comparison.changed, self._show)
+        self._of_view.follow(view.correct.changed, self._show_look)  # a tool brings the mask back
         chosen = view.distil.settings
         self.rounds.setValue(chosen.rounds)
-        self.epochs.setValue(chosen.epochs)
-        self.tiles.setValue(chosen.most_tiles)
-        self.weight.setValue(chosen.correction_weight)
         self.scope.setCurrentIndex(list(Scope).index(chosen.scope))
-        self.recipe.setCurrentText(chosen.recipe)
-        self.devices.setCurrentIndex(list(DEVICES.values()).index(chosen.device))
+        self.form.show_settings(chosen)
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 - Qt's name
         """Keep what is chosen: the dock may be about to close."""
@@ -315,56 +323,92 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self._show_rounds(control.history.rounds, control.history.best)
 
     def _show_layers(self, control: DistilControl | None) -> None:
-        layer, mask = (None, None) if self.view is None else map(self.view.layer, (Role.PREDICTION, Role.PSEUDO_MASK))
+        layer = None if self.view is None else self.view.layer(Role.PREDICTION)
         self.title.setText("No round has been done yet." if layer is None else f"{layer.name}.".capitalize())
+        self._show_look()
         difference = None if control is None or control.prediction is None else control.prediction.difference
-        no_round = "" if layer is not None else "No round has been done yet"
-        no_mask = "" if mask is not None else "There is no mask on screen"
-        for box, on, missing, tip in (
-            (self.show_prediction, layer is not None and layer.visible, no_round, PREDICTION_TIP),
-            (self.show_mask, mask is not None and mask.visible, no_mask, "Hide it to see the prediction alone"),
-            (self.show_difference, difference is not None, no_round, DIFFERENCE_TIP),
-        ):
-            with silent(box):
-                box.setChecked(on)
-            allow(box, missing, tip)
+        with silent(self.show_difference):
+            self.show_difference.setChecked(difference is not None)
+        allow(self.show_difference, "" if layer is not None else "No round has been done yet", DIFFERENCE_TIP)
         for label in self.legend:
             label.setVisible(difference is not None)
 
+    def _show_look(self) -> None:
+        layer, mask = (None, None) if self.view is None else map(self.view.layer, (Role.PREDICTION, Role.PSEUDO_MASK))
+        look = None if self.view is None else look_of(self.view)
+        for each, button in self.looks.items():
+            button.setAutoExclusive(False)  # so that none may be chosen
+            button.setChecked(each is look)
+            button.setAutoExclusive(True)
+            missing = "There is no mask on screen" if each is Look.MASK else "No round has been done yet"
+            allow(button, "" if (mask if each is Look.MASK else layer) is not None else missing, LOOK_TIPS[each])
+        self.look_note.setText("" if layer is None or look is None else LOOK_NOTES[look])
+
     def _show_rounds(self, rounds: tuple[Round, ...], best: int = 0) -> None:
-        if self.table.rowCount() != len(rounds):
-            self.table.setRowCount(len(rounds))
-        for i, done in enumerate(rounds):
-            name = f"{done.number} ★" if done.number == best else str(done.number)
-            texts = (name, done.outcome, _score(done.score), _score(done.best_before))
+        rows: list[tuple[str, str, float | None, float | None]] = []
+        if rounds:
+            rows.append(("teacher", "the start", rounds[0].best_before, None))
+        rows += [(str(done.number), done.outcome, done.score, done.best_before) for done in rounds]
+        if self.table.rowCount() != len(rows):
+            self.table.setRowCount(len(rows))
+        for number, (name, outcome, score, before) in enumerate(rows):
+            texts = (f"{name} ★" if number == best else name, outcome, _score(score), _score(before))
             for column, text in enumerate(texts):
-                item = self.table.item(i, column)
+                item = self.table.item(number, column)
                 if item is None:
                     item = QTableWidgetItem()
                     item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
-                    self.table.setItem(i, column, item)
+                    self.table.setItem(number, column, item)
                 item.setText(text)
         self._show_buttons()
 
     def _show_buttons(self) -> None:
-        control = self.control
+        control, chosen = self.control, self._chosen_rounds()
         rounds = control is not None and bool(control.history.rounds)
         none = "Choose a round in the list first" if rounds else "No round has been done yet"
-        no_choice = "" if control is not None and self._chosen_round() is not None else none
+        no_choice = "" if rounds and len(chosen) == 1 else none
+        no_pair = "" if rounds and len(chosen) == 2 else "Choose two rounds in the list, the second with Ctrl held"
         busy = "Wait until the rounds are over, or stop them" if control is not None and control.state.busy else ""
         following = "" if control is not None and control.pinned is not None else "No round is kept on screen"
+        best = "It is the best model already" if control is not None and chosen == [control.history.best] else ""
+        there = control is not None and set(chosen) <= control.history.predicted
+        no_mask = (
+            "" if there else NO_MASK if chosen == [FIRST_TEACHER] else "It has not predicted all of this slide yet"
+        )
+        comparing = self.view is not None and bool(self.view.comparison.rounds)
         for button, reason, what in (
             (self.pin_button, no_choice, "Show the chosen round, whatever comes"),
-            (self.take_button, no_choice or busy, "Make the chosen round the best model: it teaches the next round"),
-            (self.adopt_button, no_choice or busy, "Go on correcting what the chosen round says; corrections stay"),
+            (self.take_button, no_choice or busy or best, "Make the chosen round the best: it teaches the next round"),
+            (self.adopt_button, no_choice or busy or no_mask, "Correct what the chosen round says; corrections stay"),
             (
                 self.follow_button,
                 following,
                 "Show the best round again or, where nothing tells which is best, the latest",
             ),
+            (
+                self.compare_button,
+                "" if comparing else no_pair if rounds else none,
+                "Take the comparison away" if comparing else "Show where the two chosen rounds differ",
+            ),
         ):
             button.setEnabled(not reason)
             button.setToolTip(reason or what)
+        self.compare_button.setText("End comparing" if comparing else "Compare two rounds")
+        self.compared.setText("" if self.view is None or not comparing else _legend(*self.view.comparison.rounds))
+
+
+def _legend(older: int, newer: int) -> str:
+    """What the colours of a comparison mean."""
+    parts = []
+    for number, colour in ((newer, ADDED_COLOUR), (older, GONE_COLOUR)):
+        parts.append(f"{square(colour)} tumour in {round_name(number)} only")
+    return "<br>".join(parts)
+
+
+def square(colour: Sequence[float]) -> str:
+    """A square of a colour (r, g, b, a from 0 to 1), for rich text."""
+    rgb = ", ".join(str(round(255 * c)) for c in colour[:3])
+    return f'<span style="color: rgb({rgb})">■</span>'
 
 
 def _score(value: float | None) -> str:

@@ -63,6 +63,7 @@ class Panel(QScrollArea):
         self._placed = self._has_place = False
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
+        self._asked_width = 0
         self.body = QWidget()
         self.body.installEventFilter(self)
         self.column = QVBoxLayout(self.body)
@@ -72,9 +73,13 @@ class Panel(QScrollArea):
         self.setWidget(self.body)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Ask for another width when the sections need one, for instance because letters became larger."""
-        if event.type() == QEvent.Type.LayoutRequest:
-            self.updateGeometry()
+        """Ask for another width when the sections need one, for instance because letters became larger.
+
+        Not at once: a window that is being drawn must not be laid out anew.
+        """
+        if event.type() == QEvent.Type.LayoutRequest and self.minimumSizeHint().width() != self._asked_width:
+            self._asked_width = self.minimumSizeHint().width()
+            QTimer.singleShot(0, self.updateGeometry)
         return bool(super().eventFilter(watched, event))
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_histodistill.logs import start_log
 from napari_histodistill.viewer.slides import SlideViews
+from napari_histodistill.viewer.warming import Warming
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,8 @@ def session_of(viewer: ViewerModel) -> SlideViews:
     if viewer not in _sessions:
         if not _sessions:
             start_log()
-        _sessions[viewer] = SlideViews(viewer, QtRunner())
+        runner = QtRunner()
+        _sessions[viewer] = SlideViews(viewer, runner, Warming(runner))
         QApplication.instance().aboutToQuit.connect(_sessions[viewer].close)
     return _sessions[viewer]
 
