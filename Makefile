@@ -1,6 +1,6 @@
 # make demo   set up what is missing, segment a generated slide, leave a picture in demo-out/
 # make test   set up what is missing, run every test (in a virtual screen)
-# make lint   ruff and mypy          make bench   the measured comparisons
+# make lint   ruff and mypy          make bench   the measured comparisons, in build/bench.json
 # make accuracy   the tables of docs/results.md, from the shared data
 # make docs   the documentation as a site in build/site, offline      make dist   wheel and sdist, checked
 # make pictures   those of the documentation, and every dock in both themes, into build/pictures to be looked at
@@ -30,8 +30,14 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev build/peers/napari-wsi/.ready
 	@scripts/with-display $(BIN)/python -m pytest tests/benchmarks -s --override-ini "addopts=-ra --import-mode=importlib"
+
+# What the benchmarks compare with, in an environment of its own. Where it cannot be installed they say so and go on.
+build/peers/napari-wsi/.ready: constraints.txt | $(BIN)/python
+	@$(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt "napari-wsi[openslide]==1.3.0" "napari[pyqt6]" openslide-bin \
+	  && touch $@ || { rm -rf $(@D); echo "napari-wsi cannot be installed here: its figures will be missing"; }
 
 # The evidence of docs/results.md: hours of CPU, resumable. make accuracy DATA=folder ONLY="teacher-gm-*"
 DATA ?= $(or $(HISTODISTILL_DATA),../shared/data)

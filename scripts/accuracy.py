@@ -89,9 +89,9 @@ def command(cell: Cell) -> str:
             f"--epochs {TEACHER_EPOCHS} --seed {cell.seed} --threads 1 --out WORK/{cell.name}"
         )
     return (
-        f"histodistill distill --teacher WORK/teacher-{cell.family}-{cell.seed} --data DATA/ebhi-seg --rounds {cell.rounds} "
-        f"--epochs {ROUND_EPOCHS} --seed {cell.seed} --recipe {cell.recipe} --select masks --threads 1 "
-        f"--out WORK/{cell.name}"
+        f"histodistill distill --teacher WORK/teacher-{cell.family}-{cell.seed} --data DATA/ebhi-seg "
+        f"--rounds {cell.rounds} --epochs {ROUND_EPOCHS} --seed {cell.seed} --recipe {cell.recipe} "
+        f"--select masks --threads 1 --out WORK/{cell.name}"
     )
 
 

@@ -55,8 +55,10 @@ def test_help_lists_commands_in_the_order_of_the_work_without_loading_what_compu
     assert names == [
         "info",
         "segment",
+        "study",
         "import",
         "export",
+        "audit",
         "cut",
         "train-teacher",
         "distill",
@@ -242,6 +244,16 @@ def test_export_refuses_with_a_sentence_what_there_is_not(result):
     assert "no export format" in refusal("export", result, "--format", "docx")
 
 
+def test_audit_says_what_little_is_known_before_patches_were_labelled(result):
+    told = json.loads(run("audit", result, "--json").stdout)
+    assert (told["patches_drawn"], told["patches_labelled"]) == (0, 0)
+    (own,) = told["predictions"]
+    assert own["prediction"] == "own result"
+    assert own["dice"] is None
+    assert own["predicted_mm2"] > 0
+    assert "no slide" in refusal("audit", result, "--slide", "other")
+
+
 def test_import_tells_where_a_file_lands_and_writes_it_as_corrections(result, tmp_path):
     square = [[[200, 100], [400, 100], [400, 300], [200, 300], [200, 100]]]
     feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": square}}
@@ -260,3 +272,22 @@ def test_import_tells_where_a_file_lands_and_writes_it_as_corrections(result, tm
     assert out.exit_code == 0
     (row,) = csv.DictReader((tmp_path / "small-corrections.csv").open(encoding="utf-8"))
     assert float(row["tumour_mm2"]) == pytest.approx(0.01, rel=0.1)
+
+
+def test_which_slides_a_study_holds(slide, tmp_path):
+    study, moved = tmp_path / "study", tmp_path / "here.tiff"
+    moved.write_bytes(slide.read_bytes())
+    assert run("study", "add", study, moved).exit_code == 0
+    assert run("study", "label", study, "here", "tumour").exit_code == 0
+    assert run("study", "list", study).stdout == "here.tiff\ttumour\tnot opened yet\n"
+    moved.rename(tmp_path / "there.tiff")
+    assert "missing: moved" in run("study", "list", study).stdout
+    assert "another slide" in refusal("study", "relink", study, __file__, "--slide", "here")
+    assert run("study", "relink", study, tmp_path).exit_code == 0
+    assert "there.tiff" in run("study", "remove", study, "there").stdout
+    assert json.loads(run("study", "list", study, "--json").stdout) == {"slides": []}
+    assert "choose one of" in refusal("study", "restore", study, "nothing")
+    assert run("study", "restore", study, "there.tiff").exit_code == 0
+    (found,) = json.loads(run("study", "list", study, "--json").stdout)["slides"]
+    assert (found["slide"], found["label"], found["there"]) == ("there.tiff", "tumour", True)
+    assert (found["predicted"], found["strokes"], found["tumour_mm2"]) == (False, 0, None)

@@ -5,24 +5,21 @@
 
 from __future__ import annotations
 
-import math
+import statistics
 import subprocess
 import sys
+import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
+import torch
+from sparse_slide import sparse_slide
 
 from napari_histodistill.jobs import InlineControl
 from napari_histodistill.nets import load_model
-from napari_histodistill.predict import PredictRequest, mask_from_probability, predict_slide
+from napari_histodistill.predict import PredictRequest, engine, mask_from_probability, predict_slide
 from napari_histodistill.predict.engine import torch_threads
-from napari_histodistill.predict.predict import tissue_tiles
-from napari_histodistill.predict.tiling import Tiling
-from napari_histodistill.slide import open_slide
-from napari_histodistill.study import Study
 
 PREDICT = """
 import resource, sys
@@ -35,71 +32,105 @@ print(peak / (2**20 if sys.platform == "darwin" else 2**10))
 """
 
 
-def write_sparse_slide(path: Path, height: int, width: int, side: int = 14_336) -> None:
-    """A pyramid at 0.25 µm of glass with one square of stained texture: tiles are repeated, so it is quick to write."""
-    rng = np.random.default_rng(0)
-    shade = np.kron(rng.random((32, 32)), np.ones((16, 16)))[..., None]
-    colour = (1 - shade) * np.array([225, 150, 190]) + shade * np.array([140, 80, 160])
-    tissue = np.clip(colour + rng.normal(0, 8, (512, 512, 1)), 0, 255).astype(np.uint8)
-    glass = np.full((512, 512, 3), 243, np.uint8)
-
-    def tiles(factor):
-        for y in range(0, height // factor, 512):
-            for x in range(0, width // factor, 512):
-                inside = all(2048 <= factor * value < 2048 + side for value in (y, x))
-                yield tissue if inside else glass
-
-    with tifffile.TiffWriter(path, bigtiff=True) as tif:
-        for factor in (1, 4, 16, 64):
-            tif.write(
-                tiles(factor),
-                shape=(height // factor, width // factor, 3),
-                dtype=np.uint8,
-                tile=(512, 512),
-                photometric="rgb",
-                compression="jpeg",
-                resolution=(1e4 / (0.25 * factor),) * 2,
-                resolutionunit="CENTIMETER",
-                subfiletype=int(factor > 1),
-            )
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="measures with the resource module")
-def test_peak_memory_does_not_grow_with_the_slide(tmp_path):
+def test_peak_memory_does_not_grow_with_the_slide(build, tmp_path, bench):
     peaks = {}
-    for height, width in [(20_000, 20_000), (80_000, 100_000)]:
-        path = tmp_path / f"{width}.tiff"
-        write_sparse_slide(path, height, width)
+    for height, width in [(20_480, 20_480), (80_000, 100_000)]:
+        path = sparse_slide(build, height, width)
         command = [sys.executable, "-c", PREDICT, path, tmp_path / f"study-{width}"]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         peaks[height * width] = float(output)
         print(f"\n{width} x {height} px: peak {peaks[height * width]:.0f} MB resident")
     small, large = peaks.values()
+    bench.add("peak_rss_mb_100k", [large], target=1500, unit="MB")
     assert large < 1.35 * small
     assert large < 1500
 
 
-def test_a_run_costs_little_more_than_its_forward_passes(slides_dir, tmp_path):
-    request = PredictRequest(slides_dir / "crc-section-pyramid.tiff", tmp_path / "study", threads=1)
-    model = load_model("bundled", "cpu")
-    start = time.perf_counter()
-    summary = predict_slide(request, InlineControl(), model)
-    whole = time.perf_counter() - start
-    (entry,) = Study.open(request.study_folder).slides()
-    tiling = Tiling.for_model(entry.grid.shape, entry.grid.pixel_size_um[0], model.card.mpp, model.card.margin)
-    window = tiling.tile_window(tiling.count // 2).scaled(tiling.factor)
-    with open_slide(request.slide_path) as slide, torch_threads(1):
-        tile = slide.read_resampled(tiling.input_shape, *window)[None]
+class Gate:
+    """A model that, after every `EVERY` tiles, measures the bare network on random tensors of the shapes it had.
+
+    Readers wait meanwhile, so that nothing is read in time that does not count.
+    """
+
+    EVERY = 6
+
+    def __init__(self, model, monkeypatch) -> None:
+        self.card, self.device, self._model = model.card, model.device, model
+        self._open, self._shapes, self._tiles = threading.Event(), [], 0
+        self.bare, self.whole, self._since = [], [], time.perf_counter()
+        self._open.set()
+        read, forward = engine._read, model._inference.forward
+
+        def read_when_open(*arguments):
+            self._open.wait()
+            return read(*arguments)
+
+        def note_shape(x):
+            self._shapes.append(tuple(x.shape))
+            return forward(x)
+
+        self._forward = forward
+        monkeypatch.setattr(engine, "_read", read_when_open)
+        monkeypatch.setattr(model._inference, "forward", note_shape)
+
+    def predict(self, images):
+        if self._tiles == self.EVERY:
+            self.measure()
+        self._tiles += 1
+        return self._model.predict(images)
+
+    def measure(self) -> None:
         start = time.perf_counter()
-        for _ in range(3):
-            model.predict(tile)
-        per_px = (time.perf_counter() - start) / 3 / tile[0, ..., 0].size
-    tiles = tissue_tiles(tiling, entry.tissue_on_grid())
-    input_px = sum(math.prod(tiling.tile_window(index).scaled(tiling.factor)[2:]) for index in tiles)
-    tissue_px = 1e6 * summary.tissue_mm2 / model.card.mpp**2
-    print(f"\n{summary.tiles} tiles in {whole:.1f} s, {whole / (per_px * input_px):.2f} times the model alone on them")
-    print(f"the model: {per_px * 1e6:.2f} s per million px; {input_px / tissue_px:.1f} px read per px of tissue")
-    assert whole < 2 * per_px * input_px
+        self.whole.append(start - self._since)
+        self._open.clear()
+        with torch.inference_mode():
+            inputs = [torch.rand(s).contiguous(memory_format=torch.channels_last) for s in set(self._shapes)]
+            by_shape = {tuple(x.shape): x for x in inputs}
+            start = time.perf_counter()
+            for shape in self._shapes:
+                self._forward(by_shape[shape])
+            self.bare.append(time.perf_counter() - start)
+        self._shapes, self._tiles = [], 0
+        self._open.set()
+        self._since = time.perf_counter()
+
+
+def run_beside_bare(path, study, monkeypatch):
+    """A whole run, and the bare network in turn: seconds of it and of the network, piece by piece, and the summary."""
+    with monkeypatch.context() as patch:
+        gate = Gate(load_model("bundled", "cpu"), patch)
+        summary = predict_slide(PredictRequest(path, study, threads=1), InlineControl(), gate)
+        gate.measure()
+    return gate.whole, gate.bare, summary
+
+
+@pytest.mark.parametrize(("side", "edge", "name"), [(12_800, 16_384, "_10mm2"), (39_936, 45_056, "")])
+def test_a_run_beside_the_bare_network(build, tmp_path, bench, monkeypatch, side, edge, name):
+    """Everything counts: opening, tissue, stain, reading, blending, writing, the mask. 10 and 100 mm² of tissue."""
+    path = sparse_slide(build, edge, side=side)
+    whole, bare, summary = run_beside_bare(path, tmp_path / "study", monkeypatch)
+    print(f"\n{summary.tissue_mm2:.0f} mm², {summary.tiles} tiles in {sum(whole):.0f} s, bare {sum(bare):.0f} s")
+    # What is done once a slide (tissue, stain, the mask) is spread over the pieces.
+    once = sum(whole) / sum(bare) / statistics.median(w / b for w, b in zip(whole, bare, strict=True))
+    bench.add(f"predict_efficiency_cpu{name}", [b / w / once for w, b in zip(whole, bare, strict=True)], target=0.9)
+    cost = sum(whole) / sum(bare) * summary.tiles / summary.tissue_mm2
+    bench.add(f"predict_cost_per_mm2{name}", [cost], unit="bare tiles")
+    assert sum(bare) / sum(whole) > 0.4
+
+
+def test_folding_the_normalisations(bench):
+    model, seconds = load_model("bundled", "cpu"), {"plain": [], "folded": []}
+    images = torch.rand(1, 3, 1024, 1024).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), torch_threads(1):
+        for _ in range(8):
+            for name, network in (("plain", model.network), ("folded", model._inference)):
+                start = time.perf_counter()
+                network(images)
+                seconds[name].append(time.perf_counter() - start)
+    pairs = list(zip(seconds["plain"], seconds["folded"], strict=True))[1:]
+    bench.add("network_folded_vs_plain_cpu", [plain / fold for plain, fold in pairs])
+    assert pairs
 
 
 def test_smoothing_skips_what_no_threshold_can_change():

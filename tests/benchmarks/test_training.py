@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
 import time
 
@@ -54,7 +53,7 @@ def plain_loss(maps: list[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
     return (sum(dice(f, target) for f in maps) + 2 * (weights * entropy).mean((1, 2))).mean()
 
 
-def test_a_step_beside_the_authors_network_and_losses():
+def test_a_step_beside_the_authors_network_and_losses(bench):
     torch.manual_seed(0)
     images, targets = torch.rand(BATCH, 3, SIZE, SIZE), torch.rand(BATCH, 1, SIZE, SIZE)
     batch = Batch(images, torch.arange(BATCH), torch.ones(BATCH), torch.ones(BATCH, SIZE, SIZE), targets)
@@ -88,12 +87,10 @@ def test_a_step_beside_the_authors_network_and_losses():
     for _ in range(STEPS + 1):  # side by side, the first not counted
         for name, (network, cost) in costs.items():
             seconds[name].append(step(network, cost))
-    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
-    reference = medians["authors' network"]
-    for name, value in medians.items():
-        spread = [reference / s for s in seconds[name][1:]]
-        print(f"{name}: {BATCH / value:.2f} images/s, {min(spread):.2f} to {max(spread):.2f} times the authors' rate")
-    print(
-        f"threads {torch.get_num_threads()}, peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB"
-    )
-    assert medians
+    reference = seconds["authors' network"]
+    rates = {name: [a / b for a, b in zip(reference, values, strict=True)][1:] for name, values in seconds.items()}
+    bench.add("train_rate_vs_authors_cpu", rates["default encoder"], target=5)
+    bench.add("train_rate_vs_authors_cpu_vgg16", rates["vgg16 here"])
+    bench.missing("train_rate_vs_authors_gpu_vgg16", "no GPU", target=2)
+    print(f"\nthe authors' network: {BATCH / statistics.median(reference[1:]):.2f} images/s")
+    assert rates["default encoder"]

@@ -25,7 +25,8 @@ from napari_histodistill.mil.sampler import NEGATIVE, POSITIVE, UNKNOWN
 from napari_histodistill.nets import read_card
 from napari_histodistill.predict.tiling import Window
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
-from napari_histodistill.study import NO_CORRECTION, SlideLabel
+from napari_histodistill.study import NO_CORRECTION, Audit, AuditPatch, SlideLabel
+from napari_histodistill.study.audit import write_audit
 
 from .conftest import DARK, MARK, MARK_ON_GRID, PINK, make_study
 from .conftest import correct as set_by_hand
@@ -351,3 +352,43 @@ def test_no_slide_stays_open(marked, marked_path, tmp_path):
 def test_is_held_out_for_one_square_in_five(marked):
     share = np.mean([is_held_out(marked.entry, row, column) for row in range(40) for column in range(40)])
     assert 0.15 < share < 0.25
+
+
+# What is audited
+
+
+@pytest.fixture
+def audited(corrected_all_over):
+    """An audit of squares of 50 px; every pixel was corrected too."""
+    patches = (AuditPatch(60, 110, 17, 17, 1, 2500), AuditPatch(350, 560, 17, 17, 0, 2500))
+    write_audit(corrected_all_over.entry.folder, Audit(0, 50, "", (1, 1), patches, (0, 1), 2))
+    return corrected_all_over
+
+
+def test_audited_squares_are_in_no_training_tile_and_in_no_evidence(audited, recorder):
+    source = audited.source()
+    tiles, evidence = source._choose(), list(source._held_out_squares(0))
+    material = source.material(recorder)
+    source.close()
+    assert tiles
+    assert len(material.seen) == len(tiles)
+    for row, column in ((1, 2), (7, 11)):
+        square = np.zeros((400, 600), bool)
+        square[50 * row : 50 * row + 50, 50 * column : 50 * column + 50] = True
+        assert not any(square[tile.window.slices].any() for tile in tiles)
+        assert not any(square[window.slices].any() for *_, window in evidence)
+
+
+def test_an_audit_that_is_drawn_between_rounds_counts_in_the_next(marked, recorder):
+    source = marked.source()
+    before = len(source._choose())
+    patch = AuditPatch(0, 0, 67, 67, 0, 40000)
+    write_audit(marked.entry.folder, Audit(0, 200, "", (1, 1), (patch,), (0,), 1))
+    after = source._choose()
+    assert 0 < len(after) < before
+    assert not any(tile.window.y < 200 and tile.window.x < 200 for tile in after)
+    everywhere = tuple(replace(patch, y=y, x=x) for y in (0, 200) for x in (0, 200, 400))
+    write_audit(marked.entry.folder, Audit(0, 200, "", (1, 1), everywhere, tuple(range(6)), 6))
+    with pytest.raises(NothingToLearnError, match="audit less"):
+        source.material(recorder)
+    source.close()

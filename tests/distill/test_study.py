@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
-from napari_histodistill.distill import Begun, Landed, Preview, StudyRequest, distill_study, find_recipe
+from napari_histodistill.distill import Begun, Landed, LeftOut, Preview, StudyRequest, distill_study, find_recipe
 from napari_histodistill.distill.rounds import Round, Rounds, RoundsError
 from napari_histodistill.distill.slides import NothingToLearnError, StudyMaterial
 from napari_histodistill.errors import HistodistillError
@@ -27,7 +28,7 @@ from napari_histodistill.slide.labels import NORMAL, TUMOUR
 from napari_histodistill.slide.tissue import TissueSettings
 from napari_histodistill.study import RunState, SlideLabel, Study, StudyError, StudySlide
 
-from .conftest import DARK
+from .conftest import DARK, make_study, texture
 from .conftest import correct as set_by_hand
 
 RECIPE = find_recipe("default")
@@ -265,6 +266,35 @@ def test_a_slide_that_is_gone_or_broken_is_said(entry, recorder, tmp_path):
     entry.known_path.write_bytes(b"no slide")
     with pytest.raises(SlideError):
         distill_study(request_for(entry), recorder)
+
+
+def add_another(entry: StudySlide, path: Path) -> StudySlide:
+    """A second slide of the study, with a teacher's result."""
+    image = texture((800, 1200), 3)
+    tifffile.imwrite(path, image, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4), resolutionunit=3)
+    return make_study(entry.folder.parents[1], path)
+
+
+def test_a_slide_that_has_moved_is_left_out_of_all_slides_and_that_is_told(entry, recorder, tmp_path):
+    other = add_another(entry, tmp_path / "other.tiff")
+    (tmp_path / "other.tiff").rename(tmp_path / "moved.tiff")
+    result = distill_study(request_for(entry), recorder)
+    assert len(result.rounds) == 1
+    told = {str(payload) for payload in recorder.payloads if isinstance(payload, LeftOut)}
+    assert told == {"other.tiff is not where it was and is left out: relink it in the study to learn from it too."}
+    assert entry.predictions() == ["0001-0001"]
+    assert other.predictions() == []
+    with pytest.raises(StudyError, match="no longer there"):  # one that is named must be there
+        distill_study(request_for(entry, learn=(other.fingerprint,)), recorder)
+
+
+def test_a_cut_round_does_not_go_on_without_a_slide_that_it_began_with(entry, recorder, tmp_path):
+    add_another(entry, tmp_path / "other.tiff")
+    with pytest.raises(JobCancelled):
+        distill_study(request_for(entry, epochs=2), cancel_at(Epoch))
+    (tmp_path / "other.tiff").rename(tmp_path / "moved.tiff")
+    with pytest.raises(RoundsError, match="slides left out"):
+        distill_study(request_for(entry, epochs=2, resume=True), recorder)
 
 
 @pytest.mark.parametrize("moment", [Begun, Epoch, Round])

@@ -121,9 +121,10 @@ def test_weights_for_another_number_of_depths_are_refused(folder):
 def test_a_model_with_attention_is_saved_and_loaded_with_it(tmp_path, images):
     card = replace(CARD, architecture=Architecture("vgg16", (0.2, 0.35, 0.45), attention=True))
     torch.manual_seed(0)
-    model = Model(build_network(card), card)
-    for layer in model.network.attention:
+    network = build_network(card)
+    for layer in network.attention:
         layer.gamma.data.fill_(0.5)
+    model = Model(network, card)
     loaded = load_model(save_model(tmp_path / "model", model.network, card), "cpu")
     assert len(loaded.network.attention) == 3
     np.testing.assert_array_equal(loaded.predict(images), model.predict(images))
@@ -133,11 +134,12 @@ def test_predictions_lie_on_their_pixels_where_the_encoder_pools_in_blocks(image
     """A mirrored image is predicted mirrored by mirror-symmetric filters; half a pixel of shift would show."""
     card = replace(CARD, architecture=Architecture("vgg16", (0.2, 0.35, 0.45)))
     torch.manual_seed(0)
-    model = Model(build_network(card), card)
+    network = build_network(card)
     with torch.no_grad():
-        for layer in model.network.modules():
+        for layer in network.modules():
             if isinstance(layer, torch.nn.Conv2d):
                 layer.weight.add_(layer.weight.flip(-1)).mul_(2)
+    model = Model(network, card)
     image = images[:, :64, :64]
     a, b = model.predict(image), model.predict(image[:, :, ::-1])
     np.testing.assert_allclose(a[:, :, ::-1], b, atol=1e-4)

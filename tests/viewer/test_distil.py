@@ -12,7 +12,7 @@ import pytest
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 
-from napari_histodistill.distill import Begun, Landed, Preview
+from napari_histodistill.distill import Begun, Landed, LeftOut, Preview
 from napari_histodistill.distill.rounds import Round, Rounds
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled
@@ -256,6 +256,25 @@ def test_negatives_from_before_and_from_other_slides_count(session, mark, study)
     session.entry.save_corrections_region(0, 0, np.full((4, 4), NORMAL, np.uint8))
     session.control._load()
     assert "paint" not in session.control.advice
+
+
+def test_a_slide_that_has_moved_is_said_before_and_once_while_it_is_left_out(session, tmp_path):
+    with open_slide(session.view.slide.path) as slide:
+        slide.__dict__["fingerprint"] = "another"
+        other = Study.open(session.study).add_slide(slide, target_mpp=2.0)
+    other.known_path = tmp_path / "gone.svs"
+    other.save()
+    control = session.control
+    control.reload()
+    assert "gone.svs" not in control.advice
+    control.settings.scope = Scope.STUDY
+    assert "gone.svs is not where it was and is left out" in control.advice
+    told = []
+    notification_manager.notification_ready.connect(lambda notice: told.append(notice.message))
+    child = session.start()
+    for _ in range(2):  # every round tells it
+        child.tell(LeftOut(("gone.svs",)))
+    assert told == [str(LeftOut(("gone.svs",)))]
 
 
 def test_a_mask_of_an_earlier_model_is_said(session, tmp_path):

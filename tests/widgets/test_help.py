@@ -14,7 +14,7 @@ from napari_histodistill.widgets.session import session_of
 
 pytestmark = pytest.mark.viewer
 PLUGIN = "napari-histodistill"
-DOCKS = ("Slide", "Teacher", "Correct", "Distil", "Export")
+DOCKS = ("Study", "Slide", "Teacher", "Correct", "Distil", "Review", "Export")
 
 
 @pytest.fixture(autouse=True)

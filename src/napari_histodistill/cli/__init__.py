@@ -14,9 +14,10 @@ from typing import Any
 import click
 
 from napari_histodistill import __version__
+from napari_histodistill.cli.membership import study_commands
 from napari_histodistill.cli.report import report
 from napari_histodistill.cli.slides import demo, info, segment
-from napari_histodistill.cli.study import export, import_file
+from napari_histodistill.cli.study import audit, export, import_file
 from napari_histodistill.cli.training import cut, distill, evaluate, train_teacher
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled
@@ -81,5 +82,18 @@ def main(verbose: bool, log_level: str | None) -> None:
     logger.info("version %s, Python %s, %s", __version__, sys.version.split()[0], sys.platform)
 
 
-for _command in (info, segment, import_file, export, cut, train_teacher, distill, evaluate, demo, report):
+for _command in (
+    info,
+    segment,
+    study_commands,
+    import_file,
+    export,
+    audit,
+    cut,
+    train_teacher,
+    distill,
+    evaluate,
+    demo,
+    report,
+):
     main.add_command(_command)

@@ -86,12 +86,15 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
 
 
 def print_payload(progress: Progress) -> None:
-    """A line for every finished epoch or round."""
+    """A line for every finished epoch or round, and what the user should know on stderr."""
+    from napari_histodistill.distill import LeftOut
     from napari_histodistill.distill.rounds import Round
     from napari_histodistill.mil.settings import Epoch
 
     if isinstance(progress.payload, Epoch | Round):
         click.echo(str(progress.payload))
+    elif isinstance(progress.payload, LeftOut):
+        click.secho(f"Warning: {progress.payload}", err=True, fg="yellow")
 
 
 def _lines(value: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Commands about what a study holds: ``import`` and ``export``."""
+"""Commands about what a study holds: ``import``, ``export`` and ``audit``."""
 
 from __future__ import annotations
 
@@ -94,3 +94,16 @@ def export(study: Path, slide: str | None, formats: list[str], out: Path | None,
     request = ExportRequest(entry.folder, tuple(formats), options["what"], options["round_number"], out, how)
     written = run_shown(run_export, request)
     print_result({name: str(path) for name, path in written.items()}, as_json)
+
+
+@click.command()
+@study_argument
+@slide_option
+@json_option
+def audit(study: Path, slide: str | None, as_json: bool) -> None:
+    """Say how good the predictions of a slide in STUDY are on the patches that were audited in napari."""
+    from napari_histodistill.predict.audit import FiguresRequest, audit_figures
+    from napari_histodistill.study import Study
+
+    entry = Study.open(study).slide_named(slide)
+    print_result(run_shown(audit_figures, FiguresRequest(entry)).to_json(), as_json)

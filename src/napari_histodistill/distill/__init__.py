@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_histodistill.distill.job import Begun, Landed, Preview, StudyRequest, StudyResult, distill_study
+from napari_histodistill.distill.job import Begun, Landed, LeftOut, Preview, StudyRequest, StudyResult, distill_study
 from napari_histodistill.distill.recipe import RECIPES, DistillRecipe, Targets, find_recipe
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ __all__ = [
     "DistillRequest",
     "DistillResult",
     "Landed",
+    "LeftOut",
     "Preview",
     "StudyRequest",
     "StudyResult",

@@ -32,7 +32,7 @@ class StudyRequest:
         Folder of the first teacher, or "bundled". A study's distillation goes on while this stays the same, and another
         begins when it changes.
     learn : tuple of str
-        Fingerprints of the slides to learn from; all that a teacher has seen if empty.
+        Fingerprints of the slides to learn from; if empty all that a teacher has seen, without those that have moved.
     show : tuple of str
         Fingerprints of the slides that every round predicts, in this order; those learnt from if empty.
     window : (y, x, height, width), optional
@@ -75,6 +75,19 @@ class StudyRequest:
     device: str = "auto"
     threads: int | None = None
     resume: bool = False
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Slides of the study, by file name, that are not learnt from because they are not where they were."""
+
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if len(self.names) == 1:
+            return f"{self.names[0]} is not where it was and is left out: relink it in the study to learn from it too."
+        names = ", ".join(self.names)
+        return f"{len(self.names)} slides are not where they were and are left out ({names}): relink them in the study."
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,7 @@ def distill_study(request: StudyRequest, control: JobControl) -> StudyResult:
     """Do rounds on the slides of a study; each leaves a model and a prediction of every slide shown.
 
     What a round began and did not end changes nothing that was saved. Reports carry `Begun`, `Epoch`, `Preview`,
-    `Round` and `Landed` as they come.
+    `Round` and `Landed` as they come, and `LeftOut` if slides have moved.
 
     Raises
     ------

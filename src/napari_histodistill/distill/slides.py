@@ -19,6 +19,7 @@ from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.slide.tissue import TISSUE
 from napari_histodistill.study import NO_CORRECTION, SlideLabel
+from napari_histodistill.study.audit import SQUARE_UM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ TISSUE_SHARE = 0.25
 """Share of a tile that must be tissue for students to learn from it."""
 ALIGNMENT = 16
 """Sides of tiles are multiples of this many px."""
-HELD_OUT_SIDE_UM = 400.0
+HELD_OUT_SIDE_UM = SQUARE_UM
 """Side of the squares that corrections are held out by: neighbouring strokes must not fall on both sides."""
 HELD_OUT_SHARE = 5
 """One square in this many is held out."""
@@ -160,7 +161,8 @@ class StudyMaterial:
         tiles = self._choose()
         if not tiles:
             raise NothingToLearnError(
-                "There is no tile to learn from: run the teacher on a slide first, or choose a larger region."
+                "There is no tile to learn from: run the teacher on a slide first, choose a larger region, or audit "
+                "less of the slide."
             )
         images, by_hand, places, first = ArrayStore(), ArrayStore(), [], []
         for i, tile in enumerate(tiles):
@@ -192,12 +194,15 @@ class StudyMaterial:
         return [*corrected, *chosen, *other[: left - len(chosen)]]
 
     def _tiles(self, index: int) -> Iterator[_Tile]:
-        """Every tile with enough tissue of a slide, with its bag label; held-out corrections have no say in it."""
+        """Every tile with enough tissue of a slide, with its bag label; held-out corrections have no say in it.
+
+        A tile that shares a pixel with a square that is audited is none: students never see those.
+        """
         opened = self._open[index]
         entry, shape = opened.entry, opened.entry.grid.shape
         height, width = (min(-(-self._settings.side // opened.tiling.factor), size) for size in shape)
         y0, x0, rows, columns = self._settings.window or (0, 0, *shape)
-        pseudo, corrections = entry.pseudo_mask(), entry.corrections()
+        pseudo, corrections, audit = entry.pseudo_mask(), entry.corrections(), entry.audit()
         if pseudo is None:
             return
         for y in tile_starts(y0, rows, height, shape[0]):
@@ -211,6 +216,8 @@ class StudyMaterial:
             for x in tile_starts(x0, columns, width, shape[1]):
                 here = slice(None), slice(x, x + width)
                 if np.mean(tissue[here] == TISSUE) < TISSUE_SHARE:
+                    continue
+                if audit is not None and audit.touches(y, x, height, width):
                     continue
                 set_here, learnt_here = by_hand[here] != NO_CORRECTION, learnt[here]
                 kept = np.where(set_here & (learnt_here == NO_CORRECTION), np.uint8(IGNORE), learnt_here)
@@ -232,9 +239,12 @@ class StudyMaterial:
         return CorrectionEvidence(tuple(pieces)) if enough else None
 
     def _held_out_squares(self, index: int) -> Iterator[tuple[bytes, int, Window]]:
-        """The held-out squares of a slide in which a person set a class, each with its place in an order for good."""
+        """The held-out squares of a slide in which a person set a class, each with its place in an order for good.
+
+        None is audited: what models are chosen by says nothing new of them.
+        """
         entry = self._open[index].entry
-        corrections = entry.corrections()
+        corrections, audit = entry.corrections(), entry.audit()
         if corrections is None:
             return
         side, (height, width) = held_out_side(entry), entry.grid.shape
@@ -244,6 +254,8 @@ class StudyMaterial:
             for x in range(0, width, side):
                 if counted[:, x : x + side].any() and is_held_out(entry, y // side, x // side):
                     window = Window(y, x, min(side, height - y), min(side, width - x))
+                    if audit is not None and audit.touches(*window):
+                        continue
                     yield _digest(entry, y // side, x // side), index, window
 
     def _piece(self, index: int, window: Window) -> _Piece:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from napari_histodistill.distill.distillation import StudentPlan, distil_rounds, judge_best
-from napari_histodistill.distill.job import Begun, Landed, StudyRequest, StudyResult
+from napari_histodistill.distill.job import Begun, Landed, LeftOut, StudyRequest, StudyResult
 from napari_histodistill.distill.preview import Previewer
 from napari_histodistill.distill.rounds import Rounds, require_same
 from napari_histodistill.distill.selection import NoEvidence
@@ -46,26 +46,52 @@ def run_study(request: StudyRequest, control: JobControl) -> StudyResult:
 
 
 def _run(study: Study, request: StudyRequest, control: JobControl) -> StudyResult:
-    entries = _entries(study, request.learn)
-    shown = _entries(study, request.show) if request.show else entries
+    _entries(study, request, control)  # before anything is written
     torch.set_num_threads(request.threads or spare_cores())
     teacher = model_folder(request.teacher)
     with study.distillation_lock():
         rounds = _open_rounds(study, teacher)
         if not request.resume:
             (rounds.folder / CHECKPOINT).unlink(missing_ok=True)
-        _finish_predictions(rounds, shown, request, control)
+        _finish_predictions(rounds, _entries(study, request, control).shown, request, control)
         done: list[Round] = []
         for _ in range(request.rounds):
-            _one_round(rounds, entries, shown, request, control)
+            _one_round(rounds, _entries(study, request, control), request, control)
             done.append(rounds.rounds[-1])
         return StudyResult(rounds.folder, tuple(done))
 
 
-def _entries(study: Study, fingerprints: tuple[str, ...]) -> list[StudySlide]:
-    """The named slides, or all that have a teacher's result."""
-    by_name = {entry.fingerprint: entry for entry in study.slides()}
-    chosen = [by_name[f] for f in fingerprints if f in by_name] if fingerprints else list(by_name.values())
+@dataclass(frozen=True)
+class _Entries:
+    """Slides to learn from, slides to predict, and those of the study that are left out because they have moved."""
+
+    learn: list[StudySlide]
+    shown: list[StudySlide]
+    moved: list[StudySlide]
+
+
+def _entries(study: Study, request: StudyRequest, control: JobControl) -> _Entries:
+    """The slides that a request means, as they are now.
+
+    Where it means all slides of the study, one that has moved is left out, and that is told; a slide that is named must
+    be there, or else opening it says what is wrong.
+    """
+    every = study.slides()
+    learn, moved = _ready(study, every, request.learn), []
+    if not request.learn:
+        moved = [entry for entry in learn if not entry.known_path.exists()]
+        if len(moved) == len(learn):
+            moved = []  # opening the first says what to do
+        learn = [entry for entry in learn if entry not in moved]
+    if moved:
+        control.progress(0, 0, "Looking for the slides", LeftOut(tuple(entry.known_path.name for entry in moved)))
+    return _Entries(learn, _ready(study, every, request.show) if request.show else learn, moved)
+
+
+def _ready(study: Study, entries: list[StudySlide], fingerprints: tuple[str, ...]) -> list[StudySlide]:
+    """The named slides, or all, that have a teacher's result."""
+    by_name = {entry.fingerprint: entry for entry in entries}
+    chosen = [by_name[f] for f in fingerprints if f in by_name] if fingerprints else entries
     ready = [entry for entry in chosen if entry.pseudo_mask() is not None]
     if not ready:
         raise NothingToLearnError(
@@ -87,16 +113,15 @@ def _open_rounds(study: Study, teacher: Path) -> Rounds:
     return Rounds.begin(study.folder / "distillations" / f"{number:04d}", teacher, settings)
 
 
-def _one_round(
-    rounds: Rounds, entries: list[StudySlide], shown: list[StudySlide], request: StudyRequest, control: JobControl
-) -> None:
+def _one_round(rounds: Rounds, entries: _Entries, request: StudyRequest, control: JobControl) -> None:
+    shown = entries.shown
     recipe, card = recipe_for_slides(request), read_card(rounds.model("teacher"))
     fabric = make_fabric(request.device)
     number = rounds.next
-    _begin_round(rounds, request)
+    _begin_round(rounds, request, entries.moved)
     control.progress(0, 0, f"Round {number} begins", Begun(rounds.folder, number))
     settings = TileSettings(tile_side(recipe), request.most_tiles, request.window, request.seed + number)
-    source = StudyMaterial(entries, card, settings, both_stains=recipe.both_stains)
+    source = StudyMaterial(entries.learn, card, settings, both_stains=recipe.both_stains)
     try:
         material = source.material(control)
         evidence = source.evidence() or NoEvidence()
@@ -124,7 +149,7 @@ def _one_round(
         _predict(rounds, number, entry, request, control, first=entry is shown[0])
 
 
-def _begin_round(rounds: Rounds, request: StudyRequest) -> None:
+def _begin_round(rounds: Rounds, request: StudyRequest, moved: list[StudySlide]) -> None:
     """Note what a round is begun with, or see that the one that was cut goes on under the same.
 
     Raises
@@ -133,7 +158,7 @@ def _begin_round(rounds: Rounds, request: StudyRequest) -> None:
         If it does not.
     """
     roles = rounds.roles
-    begun_with = {
+    begun_with: dict[str, Any] = {
         "number": rounds.next,
         "start": [roles.teacher, roles.best, roles.displaced],
         "slides": request.learn,
@@ -144,6 +169,8 @@ def _begin_round(rounds: Rounds, request: StudyRequest) -> None:
         "seed": request.seed,
         "recipe": asdict(recipe_for_slides(request)),
     }
+    if moved:
+        begun_with["slides left out"] = [entry.fingerprint for entry in moved]
     now = json.loads(json.dumps(begun_with))
     path = rounds.folder / "round.json"
     if (rounds.folder / CHECKPOINT).exists():

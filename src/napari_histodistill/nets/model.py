@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.nets.card import CARD_NAME, WEIGHTS_NAME, ModelCard, ModelError, model_folder, read_card
 from napari_histodistill.nets.encoders.base import IMAGENET_MEAN, IMAGENET_STD
+from napari_histodistill.nets.folding import folded
 from napari_histodistill.nets.network import SideNetwork, upsample
 from napari_histodistill.nets.registry import ENCODERS
 
@@ -84,7 +85,7 @@ def normalise(images: Tensor) -> Tensor:
 
 
 class Model:
-    """A network ready to predict.
+    """A network ready to predict, with the weights that it has when it is handed in.
 
     Attributes
     ----------
@@ -96,6 +97,7 @@ class Model:
     def __init__(self, network: SideNetwork, card: ModelCard, device: str = "cpu") -> None:
         self.card, self.device = card, device
         self.network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._inference = folded(self.network).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -133,7 +135,7 @@ class Model:
         padded = np.pad(images, [(0, 0), *pad, (0, 0)], mode="symmetric")
         x = torch.from_numpy(padded).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         stride, offset = self.network.stride, self.network.offset
-        maps = upsample(choose(self.network(normalise(x))), stride, -offset / stride)
+        maps = upsample(choose(self._inference(normalise(x))), stride, -offset / stride)
         inner: NDArray[np.float32] = maps[..., _REFLECT : _REFLECT + h, _REFLECT : _REFLECT + w].cpu().numpy()
         return inner.transpose(0, 2, 3, 1)
 

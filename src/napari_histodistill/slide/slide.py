@@ -163,19 +163,32 @@ class Slide:
 
     def thumbnail(self, max_side: int = 1024, control: Control | None = None) -> NDArray[np.uint8]:
         """The whole slide with at most `max_side` px on its longer side: uint8 (height, width, 3)."""
+        return self.overview(self._shrunk(max_side), control)
+
+    def quick_thumbnail(self, max_side: int) -> NDArray[np.uint8] | None:
+        """`thumbnail` where no added level has to be computed for it, else None."""
+        shape = self._shrunk(max_side)
+        return self.read_resampled(shape, 0, 0, *shape, added=True) if self._is_quick(shape) else None
+
+    def _shrunk(self, max_side: int) -> tuple[int, int]:
         shrink = min(1.0, max_side / max(self.shape))
-        return self.overview((max(1, round(self.shape[0] * shrink)), max(1, round(self.shape[1] * shrink))), control)
+        return max(1, round(self.shape[0] * shrink)), max(1, round(self.shape[1] * shrink))
 
     def overview(self, shape: tuple[int, int], control: Control | None = None) -> NDArray[np.uint8]:
         """The whole slide on a grid of `shape`: uint8 (height, width, 3).
 
         Where the file has no level near that size and level 0 is large, the added levels are computed first.
         """
-        finest = max(index for index in range(len(self.levels)) if index == 0 or self._is_fine_enough(index, shape))
-        stored = max(index for index in self._stored if index <= finest)
-        if math.prod(self.levels[stored].shape) > _DIRECT_PIXELS and not self.levels[finest].stored:
+        if not self._is_quick(shape):
             self.build_added_levels(control)
         return self.read_resampled(shape, 0, 0, *shape, added=True)
+
+    def _is_quick(self, shape: tuple[int, int]) -> bool:
+        """Whether an overview takes reading few pixels, or added levels that are there."""
+        finest = max(index for index in range(len(self.levels)) if index == 0 or self._is_fine_enough(index, shape))
+        stored = max(index for index in self._stored if index <= finest)
+        few = math.prod(self.levels[stored].shape) <= _DIRECT_PIXELS
+        return few or self.levels[finest].stored or self.added_levels_complete
 
     def _is_fine_enough(self, level: int, shape: tuple[int, int]) -> bool:
         return all(have >= 0.99 * want for have, want in zip(self.levels[level].shape, shape, strict=True))

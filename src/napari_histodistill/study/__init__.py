@@ -1,8 +1,16 @@
 """The study: a folder on disk with slides, predictions, pseudo-masks and corrections; versioned, written atomically."""
 
+from napari_histodistill.study.audit import Audit, AuditPatch
 from napari_histodistill.study.corrections import Corrections, Origin
 from napari_histodistill.study.files import FileLock, StudyError
 from napari_histodistill.study.journal import Entry, Patch, timeline
+from napari_histodistill.study.membership import (
+    relink_from,
+    relink_slide,
+    remove_slide,
+    removed_slides,
+    restore_slide,
+)
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunRecord, RunState
 from napari_histodistill.study.study import SlideLabel, Study, StudySlide
@@ -10,6 +18,8 @@ from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
 
 __all__ = [
     "NO_CORRECTION",
+    "Audit",
+    "AuditPatch",
     "Corrections",
     "Entry",
     "FileLock",
@@ -25,5 +35,10 @@ __all__ = [
     "StudyError",
     "StudySlide",
     "TissueOnGrid",
+    "relink_from",
+    "relink_slide",
+    "remove_slide",
+    "removed_slides",
+    "restore_slide",
     "timeline",
 ]

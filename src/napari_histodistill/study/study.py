@@ -8,8 +8,11 @@
                        tissue.ome.zarr  tissue and artefacts, on their own coarse grid
                        corrections.journal    what a person set, stroke by stroke
                        corrections.ome.zarr   the same as an array, 255 = nothing
+                       audit.json       tissue drawn at random and what a person says of it; review.json, places seen
                        runs/0001/       what the teacher says: run.json, probability and pseudo-mask
                        predictions/0001-0002/   the same of round 2 of distillation 1
+                       thumbnail.png    a small picture of the slide
+    removed/<name>-<id>/                slides that were taken out, see `membership`
     distillations/0001/                 rounds and their models, see `distill.rounds`
     distill.lock                        held while rounds are done
 """
@@ -29,6 +32,7 @@ import numpy as np
 
 from napari_histodistill import __version__
 from napari_histodistill.slide.grid import WorkingGrid
+from napari_histodistill.study.audit import Audit, read_audit
 from napari_histodistill.study.corrections import Corrections
 from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     UInt8 = npt.NDArray[np.uint8]
 
 STUDY_FORMAT, SLIDE_FORMAT, VERSION = "histodistill-study", "histodistill-slide", 1
+ID_DIGITS = 10
+"""Of a slide's fingerprint, in the name of its folder."""
 MPP_TOLERANCE = 0.001
 """Relative difference up to which two pixel sizes are the same."""
 
@@ -92,9 +98,17 @@ class Study:
         """The lock that whoever changes a distillation of this study must hold."""
         return FileLock(self.folder / "distill.lock", f"The distillation of {self.folder.name}")
 
+    def slide_folders(self) -> list[Path]:
+        """Folder of every slide of the study, by name."""
+        return sorted(path.parent for path in (self.folder / "slides").glob("*/slide.json"))
+
     def slides(self) -> list[StudySlide]:
         """Every slide of the study, by name."""
-        return [StudySlide.open(path.parent) for path in sorted((self.folder / "slides").glob("*/slide.json"))]
+        return [StudySlide.open(folder) for folder in self.slide_folders()]
+
+    def holds(self, fingerprint: str) -> bool:
+        """Whether the study seems to hold a slide, without reading what it knows of any."""
+        return any((self.folder / "slides").glob(f"*-{fingerprint[:ID_DIGITS]}/slide.json"))
 
     def slide(self, fingerprint: str) -> StudySlide | None:
         """The entry of the slide with this fingerprint, if it has one."""
@@ -139,7 +153,7 @@ class Study:
         if entry is None:
             name = re.sub(r"[^\w.-]+", "_", slide.path.stem)[:60]
             entry = StudySlide(
-                folder=self.folder / "slides" / f"{name}-{slide.fingerprint[:10]}",
+                folder=self.folder / "slides" / f"{name}-{slide.fingerprint[:ID_DIGITS]}",
                 fingerprint=slide.fingerprint,
                 grid=WorkingGrid.for_slide(slide, target_mpp),
                 known_path=slide.path.absolute(),
@@ -248,6 +262,10 @@ class StudySlide:
     def predictions_lock(self) -> FileLock:
         """The lock that whoever writes a prediction of a round must hold."""
         return FileLock(self.folder / "predictions.lock", f"The prediction of {self.known_path.name}")
+
+    def audit(self) -> Audit | None:
+        """The random sample of tissue by which predictions are judged, if one was drawn; never to be learnt from."""
+        return read_audit(self.folder)
 
     # Tissue
 

@@ -24,6 +24,9 @@ NORMAL_COLOUR: Final = (0.34, 0.71, 0.91, 1.0)
 """Normal tissue where it must be seen: light blue, which H&E does not hold either."""
 REMOVED_COLOUR: Final = (1.0, 1.0, 1.0, 1.0)
 BECOMES_TUMOUR: Final = (0.95, 0.90, 0.25, 1.0)
+PLACE_COLOUR: Final = (0.0, 0.0, 0.0, 1.0)
+UNCERTAINTY_COLOUR: Final = (0.73, 0.21, 0.33, 1.0)
+"""The middle of the map of uncertainty, for a button."""
 IMPORT_TUMOUR_COLOUR: Final = (0.95, 0.75, 0.0, 1.0)
 IMPORT_NORMAL_COLOUR: Final = (0.35, 0.55, 0.95, 0.35)
 
@@ -125,3 +128,38 @@ def probability_colours() -> Colormap:
         ]
     )
     return Colormap(stops, controls=[0.0, 0.2, 0.5, 0.75, 1.0], name="tumour probability")
+
+
+def place_colours() -> DirectLabelColormap:
+    """A frame that both tissue and glass let see: black."""
+    return DirectLabelColormap(color_dict={None: TRANSPARENT, 0: TRANSPARENT, 1: PLACE_COLOUR})
+
+
+def audit_colours() -> DirectLabelColormap:
+    """Outlines in a patch: every value in the colour that it has among corrections."""
+    return DirectLabelColormap(
+        color_dict={
+            None: TRANSPARENT,
+            OUTSIDE: TRANSPARENT,
+            TUMOUR: TUMOUR_COLOUR,
+            NORMAL: NORMAL_COLOUR,
+            IGNORE: IGNORE_COLOUR,
+        }
+    )
+
+
+def uncertainty_colours() -> Colormap:
+    """Matplotlib's inferno, whose order the colour-blind see too, from nothing at 0; opacity rises with uncertainty.
+
+    Added to the bright picture of a stained slide, as one does with fluorescence, every map ends in white.
+    """
+    stops = np.array(
+        [
+            [0.00, 0.00, 0.02, 0.00],
+            [0.34, 0.06, 0.43, 0.25],
+            [0.73, 0.21, 0.33, 0.60],
+            [0.98, 0.55, 0.04, 0.80],
+            [0.99, 1.00, 0.64, 0.95],
+        ]
+    )
+    return Colormap(stops, controls=[0.0, 0.25, 0.5, 0.75, 1.0], name="uncertainty")

@@ -174,7 +174,11 @@ class CorrectControl:
         self.changed.emit()
 
     def paint(self, value: int) -> None:
-        """Paint ``value`` with the tool that is taken up, the brush if that is none."""
+        """Paint ``value`` with the tool that is taken up, the brush if that is none; in an audited patch, there."""
+        patch = self._audit_patch
+        if patch is not None:
+            patch.selected_label, patch.mode = value, "paint"
+            return
         self.pick(self.tool if self.tool in {Tool.LASSO, Tool.POLYGON, Tool.FILL} else Tool.BRUSH, value)
 
     def set_brush(self, size: float | None = None, unit: BrushUnit | None = None) -> None:
@@ -197,11 +201,25 @@ class CorrectControl:
 
     def undo(self) -> None:
         """Take the last step back."""
+        patch = self._audit_patch
+        if patch is not None:
+            patch.undo()
+            return
         self._travel("undoing")
 
     def redo(self) -> None:
         """Bring back the step undone last."""
+        patch = self._audit_patch
+        if patch is not None:
+            patch.redo()
+            return
         self._travel("redoing")
+
+    @property
+    def _audit_patch(self) -> Labels | None:
+        """The patch that is being audited, if the mouse paints in it: what is set there is no correction."""
+        layer: Any = self._view.layer(Role.AUDIT)
+        return layer if layer is self._view.viewer.layers.selection.active else None
 
     def _travel(self, way: str) -> None:
         if self._result is not None and not self._result.pacer.busy:

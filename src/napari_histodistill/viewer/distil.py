@@ -7,9 +7,10 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from napari.utils.notifications import show_warning
 from psygnal import Signal
 
-from napari_histodistill.distill import Begun, Landed, Preview, StudyRequest, distill_study, find_recipe
+from napari_histodistill.distill import Begun, Landed, LeftOut, Preview, StudyRequest, distill_study, find_recipe
 from napari_histodistill.distill.rounds import Roles, Round
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled, JobState, ProcessJob, ThreadJob
@@ -121,6 +122,7 @@ class DistilControl:
         self._result: ResultView | None = None
         self._stopping = self._predicting = False
         self._round = 0
+        self._told: set[LeftOut] = set()
         self._study: Path | None = None
         self._run: Run | None = None
         """Of the round that is shown, once it was read."""
@@ -177,6 +179,8 @@ class DistilControl:
                 "Nothing is known to be normal, so false tumour is hard to unlearn: paint some normal tissue, or add a "
                 "slide without tumour to the study and label it normal."
             )
+        if self.settings.scope is Scope.STUDY and self.history.moved:
+            parts.append(str(LeftOut(self.history.moved)))
         return " ".join(parts)
 
     def _has_negatives(self) -> bool:
@@ -212,7 +216,7 @@ class DistilControl:
 
     def adopt(self, number: int) -> None:
         """Make what a round predicts the tumour mask that is corrected; corrections stay what they are."""
-        name = self._prediction_name(number)
+        name = self.prediction_name(number)
         if self._work.busy or self._result is None or name is None or number not in self.history.predicted:
             return
         self._result.flush()
@@ -238,6 +242,7 @@ class DistilControl:
         self._stopping = self._predicting = False
         if self.prediction is not None:
             self.prediction.expect()
+        self._told.clear()
         self._study = self._view.teacher.study_folder
         self._work.start(
             ProcessJob(distill_study, self._request(self._result)),
@@ -301,6 +306,9 @@ class DistilControl:
             self._on_round(news)
         elif isinstance(news, Landed):
             self._on_landed(news)
+        elif isinstance(news, LeftOut) and news not in self._told:  # every round tells it
+            self._told.add(news)
+            show_warning(str(news))
         self.changed.emit()
 
     def _on_begun(self, begun: Begun) -> None:
@@ -334,7 +342,7 @@ class DistilControl:
     def _on_landed(self, landed: Landed) -> None:
         if self._result is None or self.prediction is None or landed.fingerprint != self._result.entry.fingerprint:
             return
-        if self.shown and landed.prediction == self._prediction_name(self.shown):
+        if self.shown and landed.prediction == self.prediction_name(self.shown):
             tile = landed.tile
             window = window_of(tile.y, tile.x, tile.height, tile.width)
             if self._run is not None:
@@ -406,13 +414,14 @@ class DistilControl:
         self._run, self._turning = None, False
         self._landed.clear()
 
-    def _prediction_name(self, number: int) -> str | None:
+    def prediction_name(self, number: int) -> str | None:
+        """The name in the study of what a round predicts; None before the first."""
         folder = self.history.folder
         return None if folder is None else f"{folder.name}-{number:04d}"
 
     def _open(self, number: int) -> None:
         """Read what is on disk of a round's prediction of this slide, or of the teacher's own, and show it."""
-        name = self._prediction_name(number)
+        name = self.prediction_name(number)
         if self._result is not None and name is not None:
             request = PredictionRequest(self._result.entry, name, number)
             self._opening.start(ThreadJob(open_prediction, request), done=self._on_opened)
@@ -456,6 +465,10 @@ class DistilControl:
         if self._result is not None and not self.history.normal_by_hand:
             by_hand = bool((self._result.mask.hand[window] == NORMAL + 1).any())
             self.history = replace(self.history, normal_by_hand=by_hand)
+
+    def reload(self) -> None:
+        """Read anew what the study knows of rounds and of its slides, which others may have changed."""
+        self._load()
 
     def _load(self) -> None:
         if self._result is not None:

@@ -77,6 +77,15 @@ def scale_bar_of(viewer: ViewerModel) -> Any:
     return viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
 
 
+def fly_to(viewer: ViewerModel, middle: tuple[float, float], side: float, share: float) -> None:
+    """Show a place: its middle (y, x) in world units, with a length ``side`` over ``share`` of the canvas."""
+    canvas = getattr(viewer, "canvas", None)  # napari 0.9
+    size = viewer._canvas_size if canvas is None else canvas.size  # noqa: SLF001 - there is no public name before
+    camera = camera_of(viewer)
+    camera.center = middle
+    camera.zoom = share * min(size) / side
+
+
 def plain_brush(viewer: ViewerModel) -> None:
     """Let the brush's circle have no background.
 

@@ -41,6 +41,8 @@ class History:
         Other slides of the study that are labelled normal.
     normal_by_hand : bool
         Whether a person set any of the slide to normal.
+    moved : tuple of str
+        File names of other slides of the study that are not where they were.
     """
 
     folder: Path | None = None
@@ -50,6 +52,7 @@ class History:
     label: SlideLabel = SlideLabel.UNKNOWN
     normal_slides: int = 0
     normal_by_hand: bool = False
+    moved: tuple[str, ...] = ()
 
     @property
     def best(self) -> int:
@@ -71,9 +74,12 @@ def load_history(request: HistoryRequest, control: JobControl) -> History:
     study = Study.open(request.study)
     entries = study.slides()
     entry = next((e for e in entries if e.fingerprint == request.fingerprint), None)
-    normal = sum(e.label is SlideLabel.NORMAL for e in entries if e.fingerprint != request.fingerprint)
+    others = [e for e in entries if e.fingerprint != request.fingerprint]
+    normal = sum(e.label is SlideLabel.NORMAL for e in others)
+    moved = tuple(e.known_path.name for e in others if not e.known_path.exists())
     label = SlideLabel.UNKNOWN if entry is None else entry.label
-    history = History(label=label, normal_slides=normal, normal_by_hand=entry is not None and _holds_normal(entry))
+    by_hand = entry is not None and _holds_normal(entry)
+    history = History(label=label, normal_slides=normal, normal_by_hand=by_hand, moved=moved)
     folders = study.distillations()
     if not folders:
         return history

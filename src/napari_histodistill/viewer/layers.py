@@ -5,15 +5,20 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from napari_histodistill.viewer.colours import (
+    audit_colours,
     corrections_colours,
     difference_colours,
     import_colours,
+    place_colours,
     prediction_colours,
     preview_colours,
     probability_colours,
     pseudo_mask_colours,
     tissue_colours,
+    uncertainty_colours,
 )
 from napari_histodistill.viewer.geometry import Frame
 
@@ -29,6 +34,9 @@ if TYPE_CHECKING:
 SLIDE_KEY: Final = "histodistill_slide"
 """Key of a layer's metadata under which its `Slide` lies."""
 ROLE_KEY: Final = "histodistill_role"
+
+FRAME_PX: Final = 100
+"""Sides of the picture of a frame around a place; the line that is drawn is one of them wide."""
 
 TISSUE_VALUES: Final = {0: "background", 1: "tissue", 3: "artefact"}
 ADDED, REMOVED = 1, 2
@@ -49,6 +57,9 @@ class Role(enum.StrEnum):
     DIFFERENCE = "difference"
     COMPARISON = "comparison"
     IMPORT = "import preview"
+    UNCERTAINTY = "uncertainty"
+    PLACE = "place to look at"
+    AUDIT = "audit patch"
 
 
 def slide_of(layer: Layer) -> Slide | None:
@@ -98,10 +109,7 @@ def preview_layer(
     slide: Slide, frame: Frame, preview: NDArray[Any], shape: Sequence[int], corner: tuple[int, int]
 ) -> tuple[Any, dict[str, Any], str]:
     """Layer data of proposed changes, as in `corrections_layer`: part of a mask of ``shape``, from ``corner`` on."""
-    settings = _settings(slide, frame, Role.PREVIEW, shape)
-    settings["translate"] = tuple(
-        origin + at * scale for origin, at, scale in zip(settings["translate"], corner, settings["scale"], strict=True)
-    )
+    settings = _moved(_settings(slide, frame, Role.PREVIEW, shape), corner)
     return preview, {**settings, "colormap": preview_colours(), "opacity": 0.8}, "labels"
 
 
@@ -143,6 +151,52 @@ def probability_layer(slide: Slide, frame: Frame, levels: Sequence[Any]) -> tupl
         "rgb": False,
     }
     return list(levels), {**settings, **look}, "image"
+
+
+def uncertainty_layer(slide: Slide, frame: Frame, uncertainty: NDArray[Any]) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of uncertainty: uint8 (h, w), 255 for one bit; hidden until it is asked for."""
+    settings = _settings(slide, frame, Role.UNCERTAINTY, uncertainty.shape)
+    look = {
+        "colormap": uncertainty_colours(),
+        "contrast_limits": (0, 255),
+        "blending": "translucent",
+        "interpolation2d": "linear",
+        "opacity": 0.8,
+        "visible": False,
+        "multiscale": False,
+        "rgb": False,
+    }
+    return uncertainty, {**settings, **look}, "image"
+
+
+def place_layer(
+    slide: Slide, frame: Frame, middle: tuple[float, float], side: float
+) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of a frame around a place: its middle in world units from the slide's outer corner, and its side."""
+    inside = np.zeros((FRAME_PX + 2, FRAME_PX + 2), np.uint8)
+    inside[1:-1, 1:-1] = 1
+    scale = side / FRAME_PX
+    first = (at - side / 2 - scale / 2 - pixel / 2 for at, pixel in zip(middle, frame.pixel, strict=True))
+    settings = {
+        **_settings(slide, frame, Role.PLACE, inside.shape),
+        "scale": (scale, scale),
+        "translate": tuple(first),
+    }
+    return inside, {**settings, "colormap": place_colours(), "opacity": 1.0}, "labels"
+
+
+def audit_layer(
+    slide: Slide, frame: Frame, labels: NDArray[Any], shape: Sequence[int], corner: tuple[int, int]
+) -> tuple[Any, dict[str, Any], str]:
+    """Layer data of a patch to label, uint8 as in `slide.labels`: part of a mask of ``shape``, from ``corner`` on."""
+    settings = _moved(_settings(slide, frame, Role.AUDIT, shape), corner)
+    return labels, {**settings, "colormap": audit_colours(), "opacity": 1.0}, "labels"
+
+
+def _moved(settings: dict[str, Any], corner: tuple[int, int]) -> dict[str, Any]:
+    """Settings of an array over a slide as those of a part of it that begins at ``corner``."""
+    origin, scale = settings["translate"], settings["scale"]
+    return {**settings, "translate": tuple(o + at * s for o, at, s in zip(origin, corner, scale, strict=True))}
 
 
 def _settings(slide: Slide, frame: Frame, role: Role, shape: Sequence[int], name: str | None = None) -> dict[str, Any]:

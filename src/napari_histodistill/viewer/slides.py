@@ -13,13 +13,16 @@ from psygnal import Signal
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.slide.metadata import is_plausible
+from napari_histodistill.viewer.audit import AuditControl
 from napari_histodistill.viewer.comparison import Comparison
 from napari_histodistill.viewer.correct import CorrectControl
 from napari_histodistill.viewer.distil import DistilControl
 from napari_histodistill.viewer.export import ExportControl
-from napari_histodistill.viewer.geometry import Frame, scale_bar_of
+from napari_histodistill.viewer.geometry import Frame, camera_of, scale_bar_of
 from napari_histodistill.viewer.layers import SLIDE_KEY, Role, add_layer, find_layer, role_of, slide_layer, slide_of
-from napari_histodistill.viewer.teacher import TeacherControl
+from napari_histodistill.viewer.review import ReviewControl
+from napari_histodistill.viewer.study import StudyControl
+from napari_histodistill.viewer.teacher import TeacherControl, default_study_folder
 from napari_histodistill.viewer.tissue import TissueControl
 from napari_histodistill.viewer.work import Latest, Runner, tell
 
@@ -40,6 +43,15 @@ WARMING_S = 10.0
 """How long a slide waits for libraries that are being loaded; then the window must wait for them."""
 
 
+@dataclass
+class _Aside:
+    """What is shown of a slide when it is brought back."""
+
+    shown: list[Layer]
+    center: tuple[float, ...]
+    zoom: float
+
+
 class OpenSlideView:
     """A slide in a viewer.
 
@@ -49,6 +61,8 @@ class OpenSlideView:
         Held weakly: the viewer owns the view through `SlideViews`.
     slide : Slide
     runner : Runner
+    study_of : callable
+        Gives the folder in which the work on a slide is kept, unless the user chooses another.
 
     Attributes
     ----------
@@ -61,10 +75,11 @@ class OpenSlideView:
     moved = Signal()
     reopened = Signal()
 
-    def __init__(self, viewer: ViewerModel, slide: Slide, runner: Runner) -> None:
+    def __init__(self, viewer: ViewerModel, slide: Slide, runner: Runner, study_of: Callable[[Slide], Path]) -> None:
         self._viewer = weakref.ref(viewer)
-        self.slide, self.runner = slide, runner
+        self.slide, self.runner, self._study_of = slide, runner, study_of
         self.icc = False
+        self._aside: _Aside | None = None
         self._levels = Latest(runner)
         self._redraw = runner.timer(LEVELS_REFRESH_S, self.redraw)
         self._build_levels()
@@ -90,6 +105,16 @@ class OpenSlideView:
         return DistilControl(self)
 
     @cached_property
+    def review(self) -> ReviewControl:
+        """Where to look next; made when it is first asked for, as is the audit."""
+        return ReviewControl(self)
+
+    @cached_property
+    def audit(self) -> AuditControl:
+        """How good the predictions are, on tissue drawn at random."""
+        return AuditControl(self)
+
+    @cached_property
     def comparison(self) -> Comparison:
         """Two rounds compared."""
         return Comparison(self)
@@ -98,6 +123,15 @@ class OpenSlideView:
     def export(self) -> ExportControl:
         """What leaves and comes in; made when it is first asked for."""
         return ExportControl(self)
+
+    @property
+    def study_folder(self) -> Path:
+        """Where the work on the slide is kept."""
+        return self.teacher.study_folder if self.has("teacher") else self._study_of(self.slide)
+
+    def has(self, control: str) -> bool:
+        """Whether one of the controls above was asked for by now."""
+        return control in self.__dict__
 
     @property
     def viewer(self) -> ViewerModel:
@@ -114,6 +148,36 @@ class OpenSlideView:
     def layer(self, role: Role) -> Layer | None:
         """The layer of this slide that shows ``role``, or None."""
         return find_layer(self.viewer, self.slide, role)
+
+    @property
+    def aside(self) -> bool:
+        """Whether another slide is shown in its place."""
+        return self._aside is not None
+
+    def set_aside(self) -> None:
+        """Hide the slide's layers, and remember which were shown and where the camera was."""
+        if self._aside is None:
+            shown = [layer for layer in self._layers() if layer.visible]
+            camera = camera_of(self.viewer)
+            self._aside = _Aside(shown, tuple(camera.center), float(camera.zoom))
+            for layer in shown:
+                layer.visible = False
+
+    def keep_aside(self, layer: Layer) -> None:
+        """Hide a layer that comes while the slide is set aside."""
+        if self._aside is not None and layer.visible:
+            self._aside.shown.append(layer)
+            layer.visible = False
+
+    def bring_back(self) -> None:
+        """Show the slide as it was when it was set aside; one that was not is fitted to the canvas."""
+        aside, self._aside = self._aside, None
+        if aside is None:
+            self.viewer.reset_view()
+            return
+        for layer in aside.shown:
+            layer.visible = True
+        camera_of(self.viewer).center, camera_of(self.viewer).zoom = aside.center, aside.zoom
 
     def set_mpp(self, mpp: float | tuple[float, float]) -> None:
         """Give the slide a pixel size and put all its layers in their place.
@@ -185,15 +249,19 @@ class OpenSlideView:
 
     def close(self, *, wait: bool = False) -> None:
         """Stop all work on the slide, write what is not written (``wait``: to the last bit) and close its file."""
-        if "correct" in self.__dict__:
+        if self.has("review"):
+            self.review.close()
+        if self.has("audit"):
+            self.audit.close()
+        if self.has("correct"):
             self.correct.close()
-        if "comparison" in self.__dict__:
+        if self.has("comparison"):
             self.comparison.close()
-        if "distil" in self.__dict__:
+        if self.has("distil"):
             self.distil.close()
-        if "export" in self.__dict__:
+        if self.has("export"):
             self.export.close()
-        if "teacher" in self.__dict__:
+        if self.has("teacher"):
             self.teacher.close(wait=wait)
         self.tissue.close()
         self._redraw.stop()
@@ -242,18 +310,21 @@ class SlideViews:
     ----------
     current_changed : Signal
         Another slide (or None) is the one that the widgets are about.
+    views_changed : Signal
+        A slide was opened or closed.
     """
 
     current_changed = Signal(object)
+    views_changed = Signal()
 
     def __init__(self, viewer: ViewerModel, runner: Runner, warming: Warming | None = None) -> None:
         self._viewer = weakref.ref(viewer)
-        self._runner, self._warming = runner, warming
+        self.runner, self._warming = runner, warming
         self._views: list[OpenSlideView] = []
         self._current: OpenSlideView | None = None
         self._tidy = runner.timer(0, self._close_orphans)
         self._sample = Latest(runner)
-        viewer.layers.events.inserted.connect(self._on_layers_changed)
+        viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_layers_changed)
         viewer.layers.selection.events.active.connect(self._choose_current)
         self._on_layers_changed()
@@ -269,7 +340,7 @@ class SlideViews:
         assert viewer is not None, "the viewer is gone"
         viewer.status = f"Opening {Path(path).name}…"
         request = _OpenRequest(Path(path), None if self._warming is None else self._warming.ended)
-        self._runner.start(
+        self.runner.start(
             ThreadJob(_open, request), progress=lambda _progress: None, done=self._on_opened, failed=self._on_failed
         )
 
@@ -279,7 +350,7 @@ class SlideViews:
             slide.close()
             return
         viewer.status = ""
-        viewer.layers.selection.active = add_layer(viewer, slide_layer(slide))
+        self.show(slide)
 
     def _on_failed(self, error: Exception) -> None:
         viewer = self._viewer()
@@ -301,6 +372,44 @@ class SlideViews:
 
         self._sample.start(ThreadJob(_draw_sample, None), done=finish, failed=fail)
 
+    def show(self, slide: Slide) -> OpenSlideView | None:
+        """Add the layer of a slide that was just opened."""
+        viewer = self._viewer()
+        assert viewer is not None, "the viewer is gone"
+        layer = add_layer(viewer, slide_layer(slide))
+        viewer.layers.selection.active = layer
+        return self.view_of(slide)
+
+    def go_to(self, view: OpenSlideView) -> None:
+        """Make a slide the current one and show it alone, as it was left: slides lie over one another."""
+        for other in self._views:
+            if other is not view:
+                other.set_aside()
+        view.bring_back()
+        view.viewer.layers.selection.active = view.layer(Role.SLIDE)
+
+    def drop(self, view: OpenSlideView) -> None:
+        """Write everything that is not written and take a slide and all its layers out of the viewer."""
+        layer = view.layer(Role.SLIDE)
+        if layer is not None:
+            view.viewer.layers.remove(layer)
+        self._close(view, wait=True)
+        self._choose_current()
+        self.views_changed.emit()
+
+    @cached_property
+    def study(self) -> StudyControl:
+        """The study of this viewer; made when it is first asked for."""
+        return StudyControl(self)
+
+    def _study_of(self, slide: Slide) -> Path:
+        return self.study.folder_for(slide) if "study" in self.__dict__ else default_study_folder(slide.path)
+
+    @property
+    def views(self) -> tuple[OpenSlideView, ...]:
+        """The slides that are open, in the order in which they were."""
+        return tuple(self._views)
+
     def view_of(self, slide: Slide) -> OpenSlideView | None:
         """The view of a slide that is in the viewer."""
         return next((view for view in self._views if view.slide is slide), None)
@@ -308,6 +417,8 @@ class SlideViews:
     def close(self) -> None:
         """Write everything and close all slides: the application is about to end."""
         self._sample.cancel()
+        if "study" in self.__dict__:
+            self.study.close()
         while self._views:
             self._views.pop().close(wait=True)
 
@@ -315,26 +426,45 @@ class SlideViews:
         viewer = self._viewer()
         if viewer is None:
             return
+        opened = False
         for layer in viewer.layers:
             slide = slide_of(layer)
             if slide is not None and role_of(layer) is Role.SLIDE and self.view_of(slide) is None:
-                self._views.append(OpenSlideView(viewer, slide, self._runner))
+                self._views.append(OpenSlideView(viewer, slide, self.runner, self._study_of))
+                opened = True
                 if slide.mpp is not None:
                     show_scale_bar(viewer)
         if any(view.layer(Role.SLIDE) is None for view in self._views):
             self._tidy.start()  # not now: the list may be in the middle of removing several layers
         self._choose_current()
+        if opened:
+            self.views_changed.emit()
+
+    def _on_inserted(self, event: Any) -> None:
+        slide = slide_of(event.value)
+        view = None if slide is None else self.view_of(slide)
+        if view is not None:
+            view.keep_aside(event.value)
+        self._on_layers_changed()
 
     def _close_orphans(self) -> None:
         viewer = self._viewer()
         if viewer is None:
             return
-        for view in [view for view in self._views if view.layer(Role.SLIDE) is None]:
-            self._views.remove(view)
-            view.close()
-            for layer in [layer for layer in viewer.layers if slide_of(layer) is view.slide]:
-                viewer.layers.remove(layer)
+        orphans = [view for view in self._views if view.layer(Role.SLIDE) is None]
+        for view in orphans:
+            self._close(view)
         self._choose_current()
+        if orphans:
+            self.views_changed.emit()
+            if self._current is not None and all(view.aside for view in self._views):
+                self.go_to(self._current)
+
+    def _close(self, view: OpenSlideView, *, wait: bool = False) -> None:
+        self._views.remove(view)
+        view.close(wait=wait)
+        for layer in [layer for layer in view.viewer.layers if slide_of(layer) is view.slide]:
+            view.viewer.layers.remove(layer)
 
     def _choose_current(self, _event: Any = None) -> None:
         viewer = self._viewer()

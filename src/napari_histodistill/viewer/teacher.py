@@ -99,7 +99,7 @@ class TeacherControl:
         self.model = BUNDLED
         self.card: ModelCard | None = None
         self.device = "auto"
-        self.study_folder = default_study_folder(view.slide.path)
+        self.study_folder = view.study_folder
         self.problem = ""
         self.progress: Progress | None = None
         self.result: ResultView | None = None

@@ -24,7 +24,7 @@ from napari_histodistill.viewer.colours import IGNORE_COLOUR, NORMAL_COLOUR, REM
 from napari_histodistill.viewer.correct import DEFAULT_AMOUNTS, DEFAULT_BRUSH, KEYS, BrushUnit, Tool
 from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.shaping import Shaping
-from napari_histodistill.widgets.dock import ControlPanel
+from napari_histodistill.widgets.dock import ControlPanel, bind_keys
 from napari_histodistill.widgets.parts import (
     INFO,
     Banner,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.viewer.correct import CorrectControl
     from napari_histodistill.viewer.shaping import Proposal
-    from napari_histodistill.viewer.slides import OpenSlideView, SlideViews
+    from napari_histodistill.viewer.slides import OpenSlideView
 
 VALUES: Final = {
     TUMOUR: ("Tumour", TUMOUR_COLOUR, "Set tumour (T)"),
@@ -88,7 +88,7 @@ NO_PREVIEW: Final = "Each shows first what it would change. Nothing is changed u
 class CorrectWidget(ControlPanel["CorrectControl"]):
     """The "Correct" dock widget of a viewer."""
 
-    step = (3, "Correct")
+    step = (4, "Correct")
     page = "napari.md#correcting"
 
     def _build(self, viewer: ViewerModel) -> None:
@@ -97,7 +97,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
         self._build_history()
         self._build_shapings()
         self._build_keys()
-        bind_keys(viewer, self.session)
+        bind_keys(viewer, self.session, {key: partial(_on_correct, action) for key, (_, action) in KEYS.items()})
 
     def _control_of(self, view: OpenSlideView) -> CorrectControl:
         return view.correct
@@ -308,15 +308,5 @@ def _spaced(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
-def bind_keys(viewer: ViewerModel, session: SlideViews) -> None:
-    """Give the viewer the keys of `KEYS`; they act on its current slide, also after the widget was closed."""
-    for key, (_, action) in KEYS.items():
-        viewer.bind_key(key, _handler(session, action), overwrite=True)
-
-
-def _handler(session: SlideViews, action: Callable[[CorrectControl], None]) -> Callable[[ViewerModel], None]:
-    def handle(_viewer: ViewerModel) -> None:  # a function, since napari asks for its name
-        if session.current is not None:
-            action(session.current.correct)
-
-    return handle
+def _on_correct(action: Callable[[CorrectControl], None], view: OpenSlideView) -> None:
+    action(view.correct)

@@ -89,7 +89,7 @@ LOOK_NOTES: Final = {
 class DistilWidget(ControlPanel["DistilControl"]):
     """The "Distil" dock widget of a viewer."""
 
-    step = (4, "Distil")
+    step = (5, "Distil")
     page = "napari.md#distilling"
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
@@ -120,6 +120,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.scope.setToolTip("Where the model learns; the prediction is refreshed for the whole of this slide")
         for scope in Scope:
             self.scope.addItem(scope.value, scope)
+        self.scope.activated.connect(self._choose_scope)
         self.rounds = QSpinBox()
         self.rounds.setRange(1, 50)
         self.rounds.setToolTip("Rounds to do now; corrections that you make meanwhile go into the next one")
@@ -210,6 +211,10 @@ class DistilWidget(ControlPanel["DistilControl"]):
     def _start(self) -> None:
         self._keep_choices()
         self._do(lambda control: control.start())
+
+    def _choose_scope(self) -> None:
+        self._keep_choices()
+        self._show()  # what is advised depends on it
 
     def _keep_choices(self) -> None:
         """Tell the control what is chosen, which outlives this dock and a look at another slide."""

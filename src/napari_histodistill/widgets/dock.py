@@ -10,13 +10,13 @@ from napari_histodistill.widgets.parts import Follower, Panel
 from napari_histodistill.widgets.session import session_of, unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     import napari
     from napari.components import ViewerModel
     from psygnal import SignalInstance
 
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slides import OpenSlideView, SlideViews
 
 C = TypeVar("C")
 
@@ -101,3 +101,17 @@ class ControlPanel(SlidePanel, Generic[C]):
         control = self.control
         if control is not None:
             action(control)
+
+
+def bind_keys(viewer: ViewerModel, session: SlideViews, actions: Mapping[str, Callable[[OpenSlideView], None]]) -> None:
+    """Give the viewer keys; they act on its current slide, also after the widget was closed."""
+    for key, action in actions.items():
+        viewer.bind_key(key, _handler(session, action), overwrite=True)
+
+
+def _handler(session: SlideViews, action: Callable[[OpenSlideView], None]) -> Callable[[ViewerModel], None]:
+    def handle(_viewer: ViewerModel) -> None:  # a function, since napari asks for its name
+        if session.current is not None:
+            action(session.current)
+
+    return handle

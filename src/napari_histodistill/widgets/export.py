@@ -50,7 +50,7 @@ FILES: Final = "Annotations and masks (*.geojson *.json *.xml *.png *.tif *.tiff
 class ExportWidget(ControlPanel["ExportControl"]):
     """The "Export" dock widget of a viewer."""
 
-    step = (5, "Export")
+    step = (6, "Export")
     page = "export.md"
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002

@@ -171,6 +171,7 @@ class Banner(WrappedLabel):
 
     def __init__(self, level: str = INFO) -> None:
         super().__init__()
+        self.setTextFormat(Qt.TextFormat.PlainText)  # a file may be called anything
         self.say("", level)
 
     def say(self, text: str, level: str | None = None) -> None:
@@ -199,6 +200,7 @@ class Facts(QWidget):
         self._values: dict[str, QLabel] = {}
         for name in names:
             value = WrappedLabel("–")
+            value.setTextFormat(Qt.TextFormat.PlainText)
             self._values[name] = value
             form.addRow(f"{name}", value)
 

@@ -60,7 +60,7 @@ FILES = (
 class SlideWidget(SlidePanel):
     """The "Slide" dock widget of a viewer."""
 
-    step = (1, "Slide")
+    step = (2, "Slide")
     page = "napari.md#slide"
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002

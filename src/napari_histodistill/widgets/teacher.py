@@ -58,7 +58,7 @@ RUN_TEXTS: Final = {
 class TeacherWidget(ControlPanel["TeacherControl"]):
     """The "Teacher" dock widget of a viewer."""
 
-    step = (2, "Teacher")
+    step = (3, "Teacher")
     page = "napari.md#teacher"
 
     def _build(self, viewer: ViewerModel) -> None:

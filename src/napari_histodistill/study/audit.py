@@ -1,0 +1,231 @@
+"""The audit of a slide: patches of tissue that were drawn at random, what a person says of them, and where they lie.
+
+They are kept apart from corrections, which teach: the squares around drawn patches are kept from training. One JSON
+document, written whole under a lock, so that a crash leaves the old or the new one and two windows lose nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    UInt8 = npt.NDArray[np.uint8]
+
+FORMAT, VERSION = "histodistill-audit", 1
+SQUARE_UM: Final = 400.0
+"""Side of the squares by which tissue is held out of training: neighbouring pixels must not fall on both sides."""
+PATCHES_A_SIDE: Final = 3
+"""A square is this many patches across, so that a patch lies in one square: 133 µm each."""
+LOCK_TRIES: Final = 100
+
+
+def now() -> str:
+    """The time in UTC, as it is kept."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, eq=False)
+class AuditPatch:
+    """A patch that was drawn.
+
+    Parameters
+    ----------
+    y, x, height, width : int
+        In working-grid px.
+    stratum : int
+        1 if there was predicted tumour in it when it was drawn, else 0.
+    square_tissue : int
+        Pixels of tissue in its square.
+    labels : uint8 (height, width), optional
+        What a person says: 0 outside tissue, 1 tumour, 2 normal, 3 cannot be told; None until somebody does.
+    how, time : str
+        How it was labelled ("as shown", "all tumour", "all normal"), and when (UTC).
+    """
+
+    y: int
+    x: int
+    height: int
+    width: int
+    stratum: int
+    square_tissue: int
+    labels: UInt8 | None = None
+    how: str = ""
+    time: str = ""
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Where it lies on the working grid."""
+        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """A random sample of a slide's tissue.
+
+    Parameters
+    ----------
+    seed : int
+    square : int
+        Side of the squares that are kept from training, in working-grid px; they begin at the grid's corner.
+    stratified_by : str
+        Name of the prediction whose tumour made the strata; "" for the slide's own result.
+    sizes : (int, int)
+        Pixels of tissue in patches without and with predicted tumour.
+    patches : tuple of AuditPatch
+        Each once.
+    order : tuple of int
+        Positions in ``patches`` in the order of the draws; with replacement, so a position may come again.
+    drawn : int
+        So many draws count; the others are there for those who want more.
+    earlier : tuple of str
+        Predictions that were there when the patches were drawn: their models may have learnt from them.
+    created : str
+        UTC.
+    """
+
+    seed: int
+    square: int
+    stratified_by: str
+    sizes: tuple[int, int]
+    patches: tuple[AuditPatch, ...]
+    order: tuple[int, ...]
+    drawn: int
+    earlier: tuple[str, ...] = ()
+    created: str = field(default_factory=now)
+
+    @property
+    def active(self) -> list[int]:
+        """Positions of the patches that count, each once, in the order of the draws."""
+        return list(dict.fromkeys(self.order[: self.drawn]))
+
+    @property
+    def labelled(self) -> list[int]:
+        """Those that a person labelled."""
+        return [index for index in self.active if self.patches[index].labels is not None]
+
+    @property
+    def squares(self) -> dict[tuple[int, int], int]:
+        """Row and column of the squares that are kept from training, and their pixels of tissue."""
+        chosen = [self.patches[index] for index in self.active]
+        return {(patch.y // self.square, patch.x // self.square): patch.square_tissue for patch in chosen}
+
+    @property
+    def held_share(self) -> float:
+        """Share of the tissue that is kept from training."""
+        return sum(self.squares.values()) / max(1, sum(self.sizes))
+
+    def touches(self, y: int, x: int, height: int, width: int) -> bool:
+        """Whether a window, in working-grid px, shares pixels with a square that is kept from training."""
+        rows = range(y // self.square, -(-(y + height) // self.square))
+        columns = range(x // self.square, -(-(x + width) // self.square))
+        return any(row in rows and column in columns for row, column in self.squares)
+
+    def with_label(self, index: int, labels: UInt8, how: str) -> Audit:
+        """With what a person says of a patch; see `AuditPatch`."""
+        patch = self.patches[index]
+        if labels.shape != (patch.height, patch.width) or labels.max(initial=0) > 3:
+            raise ValueError("labels of a patch hold 0 to 3 and have its size")
+        changed = replace(patch, labels=labels.astype(np.uint8), how=how, time=now())
+        return replace(self, patches=(*self.patches[:index], changed, *self.patches[index + 1 :]))
+
+    def with_more(self, draws: int, earlier: tuple[str, ...]) -> Audit:
+        """With more draws that count."""
+        return replace(self, drawn=min(len(self.order), self.drawn + draws), earlier=earlier)
+
+
+def square_side(pixel_size_um: tuple[float, float]) -> int:
+    """Side, in px, of the squares by which tissue is held out."""
+    return max(1, round(SQUARE_UM / float(np.mean(pixel_size_um))))
+
+
+def read_audit(folder: Path) -> Audit | None:
+    """The audit of the slide with this folder, None if there is none.
+
+    Raises
+    ------
+    StudyError
+        If it is damaged or of a newer version.
+    """
+    path = folder / "audit.json"
+    if not path.exists():
+        return None
+    document = read_document(path, FORMAT, VERSION)
+    try:
+        patches = tuple(_unpacked(entry) for entry in document["patches"])
+        without, with_tumour = document["sizes"]
+        audit = Audit(
+            int(document["seed"]),
+            int(document["square"]),
+            str(document["stratified_by"]),
+            (int(without), int(with_tumour)),
+            patches,
+            tuple(int(index) for index in document["order"]),
+            int(document["drawn"]),
+            tuple(document["earlier"]),
+            str(document["created"]),
+        )
+        if audit.square < 1 or not all(0 <= index < len(patches) for index in audit.order):
+            raise ValueError("a draw of no patch")
+    except (KeyError, TypeError, ValueError, zlib.error) as error:
+        raise StudyError(f"{path} is damaged ({error}): restore it from a copy, or delete it to draw anew.") from error
+    return audit
+
+
+def write_audit(folder: Path, audit: Audit) -> None:
+    """Keep a new audit in place of whatever there was."""
+    with _lock(folder):
+        _write(folder, audit)
+
+
+def change_audit(folder: Path, change: Callable[[Audit], Audit]) -> Audit:
+    """Change what is on disk, which another window may have changed too; returns it.
+
+    Raises
+    ------
+    StudyError
+        If there is no audit any more, or it cannot be written.
+    """
+    with _lock(folder):
+        audit = read_audit(folder)
+        if audit is None:
+            raise StudyError(f"The audit in {folder} is no longer there: draw patches anew.")
+        changed = change(audit)
+        _write(folder, changed)
+    return changed
+
+
+def _lock(folder: Path) -> FileLock:
+    if not folder.is_dir():
+        raise StudyError(f"{folder} is no longer there: see that the study is where it was.")
+    return FileLock(folder / "audit.lock", f"The audit of {folder.name}", tries=LOCK_TRIES)
+
+
+def _write(folder: Path, audit: Audit) -> None:
+    content = {**asdict(replace(audit, patches=())), "patches": [_packed(patch) for patch in audit.patches]}
+    write_document(folder / "audit.json", FORMAT, VERSION, content)
+
+
+def _packed(patch: AuditPatch) -> dict[str, Any]:
+    labels = None if patch.labels is None else base64.b64encode(zlib.compress(patch.labels.tobytes())).decode()
+    return {**asdict(replace(patch, labels=None)), "labels": labels}
+
+
+def _unpacked(entry: dict[str, Any]) -> AuditPatch:
+    patch = AuditPatch(**{**entry, "labels": None})
+    if entry["labels"] is None:
+        return patch
+    flat = np.frombuffer(zlib.decompress(base64.b64decode(entry["labels"])), np.uint8)
+    return replace(patch, labels=flat.reshape(patch.height, patch.width))

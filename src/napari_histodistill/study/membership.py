@@ -1,0 +1,148 @@
+"""Which slides a study holds: taken out and put back, and found again where they were moved to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from napari_histodistill.slide.fingerprint import fingerprint
+from napari_histodistill.study.files import FileLock, StudyError
+from napari_histodistill.study.study import Study, StudySlide
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from napari_histodistill.jobs import JobControl
+
+AGAIN: Final = "~"
+"""Between the name of a removed slide's folder and a number, where a slide of that name was removed before."""
+_LOCKS: Final = ("slide.lock", "predictions.lock", "corrections.lock")
+
+
+def remove_slide(folder: Path) -> Path:
+    """Take a slide out of its study; everything about it is moved to the study's ``removed``, nothing is deleted.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the slide in the study.
+
+    Returns
+    -------
+    Path
+        Where it lies now; `restore_slide` puts it back.
+
+    Raises
+    ------
+    StudyError
+        If something works on the slide, or rounds are done on the study, or the study cannot be written.
+    """
+    study = Study(folder.parents[1])
+    locks = [study.distillation_lock(), *(FileLock(folder / name, f"The slide {folder.name}") for name in _LOCKS)]
+    try:
+        for lock in locks:
+            if lock.held_by_anyone():
+                raise StudyError(f"{lock.what} is in use: wait for the work to end, or stop it, then remove the slide.")
+        target = study.folder / "removed" / folder.name
+        target.parent.mkdir(exist_ok=True)
+        number = 2
+        while target.exists():
+            target = target.with_name(f"{folder.name}{AGAIN}{number}")
+            number += 1
+        return folder.rename(target)
+    except OSError as error:
+        raise StudyError(
+            f"{folder.name} cannot be taken out ({error.strerror}): see that the study {study.folder} can be written."
+        ) from error
+
+
+def removed_slides(study: Study) -> list[Path]:
+    """Folders of the slides that were taken out, by name."""
+    return sorted(path.parent for path in (study.folder / "removed").glob("*/slide.json"))
+
+
+def restore_slide(folder: Path) -> StudySlide:
+    """Put a slide back that `remove_slide` took out.
+
+    Raises
+    ------
+    StudyError
+        If the study holds the slide again, or cannot be written.
+    """
+    study, name = Study(folder.parents[1]), folder.name.partition(AGAIN)[0]
+    target = study.folder / "slides" / name
+    if target.exists():
+        raise StudyError(f"The study holds {name} again: remove that first, then restore this one.")
+    try:
+        return StudySlide.open(folder.rename(target))
+    except OSError as error:
+        raise StudyError(
+            f"{name} cannot be put back ({error.strerror}): see that {study.folder} can be written."
+        ) from error
+
+
+def relink_slide(entry: StudySlide, path: Path) -> None:
+    """Say where a slide lies that has moved.
+
+    Raises
+    ------
+    StudyError
+        If the file cannot be read, or is another slide: its content is looked at, not its name.
+    """
+    try:
+        found = fingerprint(path)
+    except OSError as error:
+        raise StudyError(f"{path.name} cannot be read ({error.strerror}): choose the slide's file.") from error
+    if found != entry.fingerprint:
+        raise StudyError(
+            f"{path.name} is another slide than {entry.known_path.name}, its content differs: choose the file that was "
+            "moved, or add this one to the study."
+        )
+    entry.known_path = path.absolute()
+    entry.save()
+
+
+def relink_from(folder: Path, entries: Iterable[StudySlide], control: JobControl) -> list[StudySlide]:
+    """Look for slides in a folder and those inside it, and relink every one that is found.
+
+    Files with the ending of a slide that is looked for are compared by content, whatever they are called. Studies are
+    not looked into, nor is an OME-Zarr slide; what cannot be read is passed over.
+
+    Returns
+    -------
+    list of StudySlide
+        Those that were found.
+    """
+    wanted = {entry.fingerprint: entry for entry in entries}
+    endings = {entry.known_path.suffix.lower() for entry in wanted.values()}
+    found: list[StudySlide] = []
+    total = len(wanted)
+    for number, path in enumerate(_candidates(folder, endings, control.checkpoint), start=1):
+        control.progress(len(found), total, f"Looking in {folder.name}: {number} files")
+        try:
+            entry = wanted.pop(fingerprint(path), None)
+        except OSError:
+            continue
+        if entry is not None:
+            entry.known_path = path.absolute()
+            entry.save()
+            found.append(entry)
+        if not wanted:
+            break
+    return found
+
+
+def _candidates(folder: Path, endings: set[str], checkpoint: Callable[[], None]) -> Iterator[Path]:
+    """Files, and folders that are slides, with one of the endings."""
+    for place, folders, files in os.walk(folder):
+        checkpoint()
+        here = Path(place)
+        if "study.json" in files:
+            folders.clear()
+            continue
+        slides = [name for name in folders if Path(name).suffix.lower() in endings - {""}]
+        folders[:] = [name for name in folders if name not in slides]
+        for name in sorted([*slides, *(name for name in files if Path(name).suffix.lower() in endings)]):
+            checkpoint()
+            yield here / name

@@ -1,0 +1,383 @@
+"""Is it good enough? For the "Review" widget: patches drawn at random, labelled one by one, and what they tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from psygnal import Signal
+
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.jobs import InlineControl, ThreadJob
+from napari_histodistill.predict.audit import (
+    DRAWS,
+    OWN,
+    AuditFigures,
+    DrawRequest,
+    FiguresRequest,
+    audit_figures,
+    draw_audit,
+    draw_more,
+)
+from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
+from napari_histodistill.slide.tissue import TISSUE
+from napari_histodistill.study.audit import change_audit
+from napari_histodistill.viewer.geometry import fly_to
+from napari_histodistill.viewer.layers import Role, add_layer, audit_layer
+from napari_histodistill.viewer.shown import shown_prediction, why_none
+from napari_histodistill.viewer.work import Latest, tell
+
+if TYPE_CHECKING:
+    from napari.layers import Labels, Layer
+
+    from napari_histodistill.jobs import JobControl
+    from napari_histodistill.study import Audit, StudySlide
+    from napari_histodistill.viewer.editing import Mask
+    from napari_histodistill.viewer.result import ResultView
+    from napari_histodistill.viewer.slides import OpenSlideView
+
+MORE: Final = 10
+"""Draws that "more" adds."""
+SHARE: Final = 0.6
+"""Of the canvas, that a patch takes up."""
+HIDDEN: Final = (
+    Role.PSEUDO_MASK,
+    Role.PREDICTION,
+    Role.DIFFERENCE,
+    Role.CORRECTIONS,
+    Role.PROBABILITY,
+    Role.UNCERTAINTY,
+    Role.PLACE,
+)
+"""What is taken off the tissue while a person judges it."""
+AS_SHOWN, ALL_TUMOUR, ALL_NORMAL = "as shown", "all tumour", "all normal"
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    index: int
+    labels: Mask
+    how: str
+
+
+@dataclass(frozen=True)
+class _SaveRequest:
+    entry: StudySlide
+    labelled: tuple[_Labelled, ...]
+
+
+@dataclass(frozen=True)
+class _MoreRequest:
+    entry: StudySlide
+    draws: int
+
+
+@dataclass(frozen=True)
+class _LoadRequest:
+    figures: FiguresRequest
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    audit: Audit | None
+    figures: AuditFigures
+
+
+def _save(request: _SaveRequest, control: JobControl) -> None:
+    control.progress(0, 0, "Keeping labels")
+
+    def change(audit: Audit) -> Audit:
+        return reduce(lambda before, one: before.with_label(one.index, one.labels, one.how), request.labelled, audit)
+
+    change_audit(request.entry.folder, change)
+
+
+def _draw_more(request: _MoreRequest, control: JobControl) -> Audit:
+    control.progress(0, 0, "Drawing more patches")
+    return draw_more(request.entry, request.draws)
+
+
+def _load(request: _LoadRequest, control: JobControl) -> _Loaded:
+    return _Loaded(request.figures.entry.audit(), audit_figures(request.figures, control))
+
+
+class AuditControl:
+    """The audit of one slide in a viewer.
+
+    Parameters
+    ----------
+    view : OpenSlideView
+
+    Attributes
+    ----------
+    audit : Audit or None
+    figures : AuditFigures or None
+        What is known of the predictions; of an instant ago while ``busy``.
+    patch : int or None
+        Position in the audit of the patch that is being labelled.
+    changed : Signal
+        Something that a widget shows has changed.
+    """
+
+    changed = Signal()
+
+    def __init__(self, view: OpenSlideView) -> None:
+        self._view = view
+        self.audit: Audit | None = None
+        self.figures: AuditFigures | None = None
+        self.patch: int | None = None
+        self._result: ResultView | None = None
+        self._known: tuple[Any, ...] = ()
+        self._before: list[int] = []
+        self._visible: dict[Role, bool] = {}
+        self._active: Layer | None = None
+        self._unsaved: list[_Labelled] = []
+        self._loading, self._drawing, self._saving = (Latest(view.runner) for _ in range(3))
+        view.teacher.changed.connect(self._on_news)
+        view.distil.changed.connect(self._on_news)
+        self._on_news()
+
+    # State
+
+    @property
+    def reason(self) -> str:
+        """Why nothing can be drawn or labelled, in a sentence; empty if it can."""
+        return why_none(self._view)
+
+    @property
+    def draw_reason(self) -> str:
+        """Why no patches can be drawn now, in a sentence; empty if they can."""
+        if self.reason:
+            return self.reason
+        if self._view.distil.state.busy:
+            return "The model is learning: draw when the rounds are over, so that it learns from none of the patches."
+        return "Patches are being drawn: a moment." if self._drawing.busy else ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether patches are being drawn or figures computed."""
+        return self._drawing.busy or self._loading.busy
+
+    @property
+    def unlabelled(self) -> list[int]:
+        """Patches that wait for a label, in the order of the draws."""
+        return [] if self.audit is None else [i for i in self.audit.active if self.audit.patches[i].labels is None]
+
+    @property
+    def can_go_back(self) -> bool:
+        """Whether a patch was labelled before this one since the slide was opened."""
+        return bool(self._before)
+
+    def title_of(self, prediction: str) -> str:
+        """What a prediction is called in the list."""
+        if prediction == OWN:
+            adopted = None if self._result is None else self._result.run.record.settings.get("adopted")
+            return "teacher" if adopted is None else f"mask ({self.title_of(str(adopted))})"
+        distillation, _, number = prediction.rpartition("-")
+        folder = self._view.distil.history.folder
+        title = f"round {int(number)}"
+        return title if folder is None or folder.name == distillation else f"{title} of {int(distillation)}"
+
+    # Drawing
+
+    def draw(self, draws: int = DRAWS, seed: int = 0) -> None:
+        """Draw the first patches, with strata by the prediction on screen; later ones come with `more`."""
+        shown = shown_prediction(self._view)
+        if self.draw_reason or self.audit is not None or self._result is None or shown is None:
+            return
+        request = DrawRequest(self._result.entry, shown.name, draws, seed)
+        self._drawing.start(ThreadJob(draw_audit, request), done=self._on_drawn, failed=self._on_failed)
+        self.changed.emit()
+
+    def more(self, draws: int = MORE) -> None:
+        """Let more of the draws count; labels stay."""
+        if self.draw_reason or self.audit is None or self._result is None:
+            return
+        self._finish_saving()
+        request = _MoreRequest(self._result.entry, draws)
+        self._drawing.start(ThreadJob(_draw_more, request), done=self._on_drawn, failed=self._on_failed)
+        self.changed.emit()
+
+    def _on_drawn(self, audit: Audit) -> None:
+        self.audit = audit
+        self._load()
+        self.label_next()
+
+    def _on_failed(self, error: Exception) -> None:
+        tell(error)
+        self.changed.emit()
+
+    # Labelling
+
+    @property
+    def layer(self) -> Labels | None:
+        """The patch on screen; it can be painted in."""
+        return self._view.layer(Role.AUDIT)
+
+    def label_next(self) -> None:
+        """Show the next patch that has no label; after the last one, the slide again."""
+        waiting = [index for index in self.unlabelled if index != self.patch]
+        if waiting:
+            self._open(waiting[0])
+        else:
+            self.stop()
+
+    def go_back(self) -> None:
+        """Show the patch that was labelled before, to label it again."""
+        if self._before:
+            self._open(self._before.pop())
+
+    def paint(self, value: int) -> None:
+        """Take up the brush to paint 1 tumour, 2 normal or 3 ignore (cannot be told) in the patch."""
+        layer = self.layer
+        if layer is not None:
+            self._view.viewer.layers.selection.active = layer
+            layer.selected_label, layer.mode = value, "paint"
+
+    def label(self, how: str) -> None:
+        """Keep what a person says of the patch: `AS_SHOWN`, `ALL_TUMOUR` or `ALL_NORMAL`; on to the next."""
+        layer, index = self.layer, self.patch
+        if self.audit is None or index is None or layer is None:
+            return
+        start = self._start_of(index)
+        values = np.asarray(layer.data)[1:-1, 1:-1]
+        if how != AS_SHOWN:
+            values = np.full_like(values, TUMOUR if how == ALL_TUMOUR else NORMAL)
+        known = np.isin(values, (TUMOUR, NORMAL, IGNORE))
+        labels = np.where(start == OUTSIDE, np.uint8(OUTSIDE), np.where(known, values, start)).astype(np.uint8)
+        self.audit = self.audit.with_label(index, labels, how)
+        self._before.append(index)
+        self._unsaved.append(_Labelled(index, labels, how))
+        self._save()
+        self.label_next()
+
+    def stop(self) -> None:
+        """Leave labelling; everything that was on screen shows again."""
+        self.patch = None
+        layer = self.layer
+        if layer is not None:
+            self._view.viewer.layers.remove(layer)
+        for role, visible in self._visible.items():
+            hidden = self._view.layer(role)
+            if hidden is not None:
+                hidden.visible = visible
+        self._visible.clear()
+        if layer is not None and self._active in self._view.viewer.layers:
+            self._view.viewer.layers.selection.active = self._active
+        self._active = None
+        self.changed.emit()
+
+    def _open(self, index: int) -> None:
+        assert self.audit is not None
+        assert self._result is not None
+        patch, view = self.audit.patches[index], self._view
+        for role in HIDDEN:
+            over = view.layer(role)
+            if over is not None:
+                self._visible.setdefault(role, bool(over.visible))
+                if over.visible:
+                    over.visible = False
+        self.patch = index
+        framed = np.pad(self._start_of(index), 1)  # a border of nothing, so that outlines close along the patch's edge
+        data = audit_layer(view.slide, view.frame, framed, self._result.mask.shape, (patch.y - 1, patch.x - 1))
+        layer: Any = self.layer
+        if layer is None:
+            layer = add_layer(view.viewer, data)
+            layer.contour = 1
+            self._active = view.viewer.layers.selection.active
+            view.viewer.layers.selection.active = layer
+        else:  # a new layer, with its controls, holds the window for half a second
+            layer.data, layer.translate, layer.mode = framed, data[1]["translate"], "pan_zoom"
+            layer._reset_history()  # noqa: SLF001 - undo would paint the patch before into this one
+        layer.brush_size = max(2, patch.height // 6)
+        middle = [
+            float(layer.translate[axis] + (size + 1) / 2 * layer.scale[axis])
+            for axis, size in enumerate((patch.height, patch.width))
+        ]
+        fly_to(view.viewer, (middle[0], middle[1]), patch.height * float(layer.scale[0]), SHARE)
+        self.changed.emit()
+
+    def _start_of(self, index: int) -> Mask:
+        """What a patch shows at first: what was said of it, or else what is predicted; 0 outside tissue."""
+        assert self.audit is not None
+        assert self._result is not None
+        patch = self.audit.patches[index]
+        if patch.labels is not None:
+            return patch.labels
+        prediction = self._view.distil.prediction
+        shown = self._result.mask if prediction is None or prediction.layer is None else prediction
+        said = shown.data[patch.slices]
+        tissue = self._result.tissue_on_grid()[patch.slices] == TISSUE
+        start: Mask = np.where(tissue, np.where(said == TUMOUR, TUMOUR, NORMAL), OUTSIDE).astype(np.uint8)
+        return start
+
+    # Saving
+
+    def _save(self) -> None:
+        if self._result is not None and self._unsaved and not self._saving.busy:
+            request = _SaveRequest(self._result.entry, tuple(self._unsaved))
+            self._unsaved.clear()
+            self._saving.start(ThreadJob(_save, request), done=self._on_saved, failed=self._on_not_saved)
+
+    def _on_saved(self, _result: None) -> None:
+        self._save()
+        if not self._unsaved:
+            self._load()
+
+    def _on_not_saved(self, error: Exception) -> None:
+        tell(error)
+        self._load()  # shows what the study holds
+
+    def _finish_saving(self) -> None:
+        self._saving.finish()
+        if self._unsaved and self._result is not None:
+            request = _SaveRequest(self._result.entry, tuple(self._unsaved))
+            self._unsaved.clear()
+            try:
+                _save(request, InlineControl())
+            except HistodistillError as error:
+                tell(error)
+
+    # News
+
+    def _on_news(self) -> None:
+        result, history = self._view.teacher.result, self._view.distil.history
+        if result is not self._result:
+            self._finish_saving()
+            self._drawing.cancel()
+            self.stop()
+            self._result, self.audit, self.figures = result, None, None
+            self._before.clear()
+        known = (result, None if result is None else result.run.record.state, history.folder, history.predicted)
+        if known != self._known:
+            self._known = known
+            self._load()
+        self.changed.emit()
+
+    def refresh(self) -> None:
+        """Compute the figures anew, with the corrections that were made since."""
+        if self._result is not None:
+            self._load()
+
+    def _load(self) -> None:
+        if self._result is None:
+            self._loading.cancel()
+            return
+        areas = {} if self.figures is None else self.figures.areas
+        request = _LoadRequest(FiguresRequest(self._result.entry, areas))
+        self._loading.start(ThreadJob(_load, request), done=self._on_loaded, failed=self._on_failed)
+        self.changed.emit()
+
+    def _on_loaded(self, loaded: _Loaded) -> None:
+        self.figures = loaded.figures
+        if not self._unsaved and not self._saving.busy:
+            self.audit = loaded.audit
+        self.changed.emit()
+
+    def close(self) -> None:
+        """Stop all work; every label is on disk when this returns."""
+        self._loading.cancel()
+        self._drawing.cancel()
+        self._finish_saving()

@@ -1,0 +1,324 @@
+"""Where to look next, for the "Review" widget: the layer of uncertainty, and a tour of the places it leads to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from psygnal import Signal
+
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.jobs import ThreadJob
+from napari_histodistill.predict.uncertainty import UncertaintyMap, places_to_look_at, uncertainty_map
+from napari_histodistill.study.review import Seen, read_seen, write_seen
+from napari_histodistill.viewer.geometry import fly_to
+from napari_histodistill.viewer.layers import Role, add_layer, place_layer, uncertainty_layer
+from napari_histodistill.viewer.shown import Shown, shown_prediction, why_none
+from napari_histodistill.viewer.work import Latest, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_histodistill.jobs import JobControl
+    from napari_histodistill.predict.uncertainty import Place
+    from napari_histodistill.study import StudySlide, TissueOnGrid
+    from napari_histodistill.viewer.editing import Mask
+    from napari_histodistill.viewer.result import ResultView
+    from napari_histodistill.viewer.slides import OpenSlideView
+
+SHARE: Final = 0.5
+"""Of the canvas, that a place takes up."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    entry: StudySlide
+    shown: Shown
+    tissue: TissueOnGrid
+    hand: Mask
+    known: UncertaintyMap | None
+    seen: Seen | None
+
+
+@dataclass(frozen=True)
+class _Looked:
+    shown: Shown
+    uncertainty: UncertaintyMap
+    seen: Seen
+    places: tuple[Place, ...]
+
+
+def _look(request: _Request, control: JobControl) -> _Looked | None:
+    """Find the places of a prediction that are still open; None if the prediction has gone meanwhile."""
+    control.progress(0, 0, "Looking where the model is uncertain")
+    entry, shown, uncertainty = request.entry, request.shown, request.known
+    seen = read_seen(entry.folder) if request.seen is None else request.seen
+    if uncertainty is None:
+        runs = [
+            None if name is None else entry.prediction(name) if name else entry.run
+            for name in (shown.name, shown.teacher)
+        ]
+        if runs[0] is None:
+            return None
+        teacher = None if runs[1] is None else runs[1].probability
+        uncertainty = uncertainty_map(runs[0].probability, teacher, request.tissue, entry.grid.pixel_size_um)
+    control.checkpoint()
+    return _Looked(shown, uncertainty, seen, places_to_look_at(uncertainty, request.hand, seen.closed(shown.key)))
+
+
+class ReviewControl:
+    """The tour of one slide in a viewer.
+
+    Parameters
+    ----------
+    view : OpenSlideView
+
+    Attributes
+    ----------
+    place : Place or None
+        Where the tour stands.
+    left : int or None
+        How many places are open besides; None while that is not known.
+    changed : Signal
+        Something that a widget shows has changed.
+    """
+
+    changed = Signal()
+
+    def __init__(self, view: OpenSlideView) -> None:
+        self._view = view
+        self.place: Place | None = None
+        self.left: int | None = None
+        self._result: ResultView | None = None
+        self._shown: Shown | None = None
+        self._map: UncertaintyMap | None = None
+        self._seen: Seen | None = None
+        self._trail: list[Place] = []
+        self._wanted = self._going = self._unkept = False
+        self._work, self._keeping = Latest(view.runner), Latest(view.runner)
+        view.teacher.changed.connect(self._on_news)
+        view.distil.changed.connect(self._on_news)
+        self._on_news()
+
+    # State
+
+    @property
+    def reason(self) -> str:
+        """Why there is nothing to look at, in a sentence; empty if there may be."""
+        return why_none(self._view)
+
+    @property
+    def busy(self) -> bool:
+        """Whether places are being looked for."""
+        return self._work.busy
+
+    @property
+    def shows_uncertainty(self) -> bool:
+        """Whether the layer of uncertainty is on screen, or will be when it is computed."""
+        layer = self._view.layer(Role.UNCERTAINTY)
+        return self._wanted if layer is None else bool(layer.visible)
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the prediction on screen is compared with that of its teacher."""
+        return self._shown is not None and self._shown.teacher is not None
+
+    @property
+    def can_go_back(self) -> bool:
+        """Whether there is a place before this one."""
+        return self.place is not None and self._trail.index(self.place) > 0
+
+    @property
+    def skipped(self) -> int:
+        """How many places stay closed because they were skipped."""
+        return 0 if self._seen is None else len(self._seen.skipped)
+
+    # What the user does
+
+    def show_uncertainty(self, on: bool) -> None:
+        """Show or hide the layer; it is computed when it is first wanted."""
+        self._wanted = on
+        layer = self._view.layer(Role.UNCERTAINTY)
+        if layer is not None:
+            layer.visible = on
+        elif on and self._map is not None:
+            self._show_map()
+        elif on and not self._work.busy:
+            self._start(go=False)
+        self.changed.emit()
+
+    def next(self) -> None:
+        """Fly to the most useful place that was not shown yet, or on along the way that one went back."""
+        if self.reason:
+            return
+        ahead = 0 if self.place is None else self._trail.index(self.place) + 1
+        if ahead < len(self._trail):
+            self._go(self._trail[ahead])
+        elif self._work.busy:
+            self._going = True
+        else:
+            self._start(go=True)
+
+    def skip(self) -> None:
+        """Close this place for good, also for later rounds, and fly on."""
+        if self.place is not None and self._seen is not None:
+            self._seen = self._seen.with_skipped((self.place.y, self.place.x))
+            self._keep()
+            self.next()
+
+    def back(self) -> None:
+        """Fly to the place before."""
+        if self.place is not None and self.can_go_back:
+            self._go(self._trail[self._trail.index(self.place) - 1])
+
+    def begin_anew(self) -> None:
+        """Open all places again, the skipped ones too."""
+        if self._seen is not None:
+            self._seen = Seen()
+            self._keep()
+        self._leave()
+        self.changed.emit()
+
+    # Looking
+
+    def _start(self, *, go: bool) -> None:
+        if self._result is None or self._shown is None:
+            return
+        self._going = go
+        request = _Request(
+            self._result.entry,
+            self._shown,
+            self._result.tissue_on_grid(),
+            self._result.mask.hand,
+            self._map,
+            self._seen,
+        )
+        self._work.start(ThreadJob(_look, request), done=self._on_looked, failed=self._on_failed)
+        self.changed.emit()
+
+    def _on_looked(self, looked: _Looked | None) -> None:
+        if looked is not None:
+            self._map, self.left = looked.uncertainty, len(looked.places)
+            self._seen = self._seen or looked.seen
+            self._show_map()
+            if self._going and looked.places:
+                self._arrive(looked.places[0], looked.shown)
+        self._going = False
+        self.changed.emit()
+
+    def _on_failed(self, error: Exception) -> None:
+        self._going = False
+        tell(error)
+        self.changed.emit()
+
+    def _show_map(self) -> None:
+        assert self._map is not None
+        layer: Any = self._view.layer(Role.UNCERTAINTY)
+        if layer is None:
+            data = uncertainty_layer(self._view.slide, self._view.frame, self._map.shown)
+            layer = add_layer(self._view.viewer, data, below=self._result and self._result.mask_layer)
+        elif layer.data is not self._map.shown:
+            layer.data = self._map.shown
+        layer.visible = self._wanted
+
+    # The tour
+
+    def _arrive(self, place: Place, shown: Shown) -> None:
+        assert self._seen is not None
+        self.left = max(0, (self.left or 0) - 1)
+        self._trail.append(place)
+        self._seen = self._seen.with_visited(shown.key, (place.y, place.x))
+        self._keep()
+        self._go(place)
+
+    def _go(self, place: Place) -> None:
+        self.place = place
+        view, pixel = self._view, self._view.frame.pixel
+        data = place_layer(view.slide, view.frame, (place.y, place.x), place.side)
+        layer: Any = view.layer(Role.PLACE)
+        if layer is None:
+            layer = add_layer(view.viewer, data)
+            layer.editable, layer.contour = False, 1
+        else:  # a new layer takes some ten times as long
+            layer.translate = data[1]["translate"]
+        layer.visible = True
+        fly_to(view.viewer, (place.y - pixel[0] / 2, place.x - pixel[1] / 2), place.side, SHARE)
+        self.changed.emit()
+
+    def _leave(self) -> None:
+        self.place = self.left = None
+        self._trail.clear()
+        self._remove(Role.PLACE)
+
+    def _remove(self, role: Role) -> None:
+        layer = self._view.layer(role)
+        if layer is not None:
+            self._view.viewer.layers.remove(layer)
+
+    def _keep(self) -> None:
+        if self._result is None or self._seen is None:
+            return
+        self._unkept = self._keeping.busy
+        if not self._unkept:
+            request = _KeepRequest(self._result.entry, self._seen)
+            self._keeping.start(ThreadJob(_keep_seen, request), done=self._on_kept, failed=self._on_not_kept)
+
+    def _on_kept(self, _result: None) -> None:
+        if self._unkept:
+            self._keep()
+
+    def _on_not_kept(self, error: Exception) -> None:
+        tell(error)
+        self._on_kept(None)
+
+    # News
+
+    def _on_news(self) -> None:
+        """Another result begins anew; another prediction of the same slide opens its places again."""
+        result = self._view.teacher.result
+        if result is not self._result:
+            self._finish_keeping()
+            self._work.cancel()
+            self._result, self._seen, self._shown, self._map = result, None, None, None
+            self._leave()
+            self._remove(Role.UNCERTAINTY)
+        shown = shown_prediction(self._view)
+        if shown is not None and shown != self._shown:
+            self._work.cancel()
+            self._shown, self._map, self.left = shown, None, None
+            if self.shows_uncertainty:
+                self._start(go=False)
+        self.changed.emit()
+
+    def _finish_keeping(self) -> None:
+        self._keeping.finish()
+        if self._unkept and self._result is not None and self._seen is not None:
+            self._unkept = False
+            try:
+                write_seen(self._result.entry.folder, self._seen)
+            except HistodistillError as error:
+                tell(error)
+
+    def close(self) -> None:
+        """Stop looking; where one has looked is on disk when this returns."""
+        self._work.cancel()
+        self._finish_keeping()
+
+
+@dataclass(frozen=True)
+class _KeepRequest:
+    entry: StudySlide
+    seen: Seen
+
+
+def _keep_seen(request: _KeepRequest, control: JobControl) -> None:
+    control.progress(0, 0, "Keeping where you looked")
+    write_seen(request.entry.folder, request.seen)
+
+
+KEYS: Final[dict[str, tuple[str, Callable[[ReviewControl], None]]]] = {
+    "J": ("next place", ReviewControl.next),
+    "Shift-J": ("skip this place for good", ReviewControl.skip),
+    "Control-J": ("back to the place before", ReviewControl.back),
+}
+"""Keys of the viewer that napari gives to nothing."""
