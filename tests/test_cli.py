@@ -274,6 +274,22 @@ def test_import_tells_where_a_file_lands_and_writes_it_as_corrections(result, tm
     assert float(row["tumour_mm2"]) == pytest.approx(0.01, rel=0.1)
 
 
+def test_several_slides_share_a_study_and_one_that_fails_is_told_at_the_end(slide, tmp_path):
+    broken = tmp_path / "broken.svs"
+    broken.write_bytes(b"nothing")
+    result = run("segment", broken, slide, "--study", tmp_path / "study", "--device", "cpu", "--threads", "1", "--json")
+    assert result.exit_code == 1
+    assert "Failed: broken.svs: " in result.stderr
+    told = json.loads(result.stdout)
+    assert [one["slide"] for one in told["slides"]] == [str(slide)]
+    assert [one["slide"] for one in told["failed"]] == [str(broken)]
+
+
+def test_a_cluster_is_either_here_or_elsewhere(slide, tmp_path):
+    where = ("--scheduler", "tcp://127.0.0.1:9", "--local-cluster", "2")
+    assert "either --scheduler or --local-cluster" in refusal("segment", slide, "--study", tmp_path / "study", *where)
+
+
 def test_which_slides_a_study_holds(slide, tmp_path):
     study, moved = tmp_path / "study", tmp_path / "here.tiff"
     moved.write_bytes(slide.read_bytes())

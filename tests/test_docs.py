@@ -44,7 +44,7 @@ def test_the_site_loads_nothing_from_the_network(site):
 
 
 def test_the_site_has_the_public_names(site):
-    text = (site / "api.html").read_text(encoding="utf-8")
+    text = (site / "reference.html").read_text(encoding="utf-8")
     names = (
         "slide.open_slide",
         "nets.ModelCard",

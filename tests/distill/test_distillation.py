@@ -199,6 +199,29 @@ def test_two_processes_compute_the_loss_of_one(request_for, recorder, script_of,
         assert two["terms"][name] == pytest.approx(value, rel=1e-4)
 
 
+def test_torchrun_of_the_command_gives_the_folder_that_one_process_gives(teacher, cohort, tmp_path):
+    """Loss terms differ a little: BatchNorm takes its statistics from each process's share of a batch."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    found = {}
+    for name, launcher in (("one", []), ("two", torchrun)):
+        command = [*launcher, "-m", "napari_histodistill", "distill", "--teacher", teacher, "--data", cohort]
+        options = ["--out", tmp_path / name, "--rounds", "1", "--epochs", "1", "--device", "cpu"]
+        told = subprocess.run(
+            [sys.executable, *map(str, command), *map(str, options)],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=600,
+            env=ENVIRONMENT,
+        ).stdout
+        assert told.count("Best model, from") == 1  # one process speaks
+        found[name] = json.loads((tmp_path / name / "rounds.jsonl").read_text())["epochs"][0]
+    for name, value in found["one"]["terms"].items():
+        assert found["two"]["terms"][name] == pytest.approx(value, rel=0.2)
+    assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+    assert load_model(tmp_path / "two", "cpu").card.mpp == load_model(tmp_path / "one", "cpu").card.mpp
+
+
 def roles_after(*scores: float | None, always: bool = False) -> tuple[Roles, list[str]]:
     roles, outcomes = Roles(score=0.5 if scores[0] is not None else None), []
     for i, score in enumerate(scores, 1):

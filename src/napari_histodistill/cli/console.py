@@ -6,6 +6,7 @@ Progress is a bar on a terminal and plain lines elsewhere.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -85,6 +86,17 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
             name = " " * width
 
 
+def speaks() -> bool:
+    """Whether this process is the one, of those that ``torchrun`` started, that tells what happens."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(line: str) -> None:
+    """A line on stdout, once however many processes there are."""
+    if speaks():
+        click.echo(line)
+
+
 def print_payload(progress: Progress) -> None:
     """A line for every finished epoch or round, and what the user should know on stderr."""
     from napari_histodistill.distill import LeftOut
@@ -92,7 +104,7 @@ def print_payload(progress: Progress) -> None:
     from napari_histodistill.mil.settings import Epoch
 
     if isinstance(progress.payload, Epoch | Round):
-        click.echo(str(progress.payload))
+        say(str(progress.payload))
     elif isinstance(progress.payload, LeftOut):
         click.secho(f"Warning: {progress.payload}", err=True, fg="yellow")
 
@@ -114,6 +126,9 @@ def _lines(value: Any) -> list[str]:
 
 @contextmanager
 def _shown() -> Iterator[Callable[[Progress], None]]:
+    if not speaks():
+        yield lambda _progress: None
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _PlainLines()

@@ -16,15 +16,19 @@ from napari_histodistill.cli.options import (
     slide_argument,
     smoothing_option,
     split_exports,
+    threads_option,
     threshold_option,
 )
+from napari_histodistill.errors import HistodistillError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_histodistill.jobs import JobControl, Progress
-    from napari_histodistill.predict import PredictRequest, PredictSummary
-    from napari_histodistill.slide import Slide
+    from napari_histodistill.jobs import Progress
+    from napari_histodistill.predict import PredictRequest
+
+EXIT_SOME_FAILED = 1
+"""Exit code where some slides of several failed."""
 
 
 @click.command()
@@ -33,15 +37,16 @@ if TYPE_CHECKING:
 @json_option
 def info(slide: Path, mpp: float | None, as_json: bool) -> None:
     """Say what SLIDE is: size, levels, pixel size, tissue, warnings."""
+    from napari_histodistill.api import describe
     from napari_histodistill.slide import open_slide
 
     with open_slide(slide, mpp=mpp) as opened:
-        facts = run_shown(_describe, opened)
+        facts = run_shown(describe, opened)
     print_result(facts, as_json)
 
 
 @click.command()
-@slide_argument
+@click.argument("slides", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--study", type=click.Path(path_type=Path), required=True, help="Folder that keeps the work; made if new."
 )
@@ -60,12 +65,43 @@ def info(slide: Path, mpp: float | None, as_json: bool) -> None:
     metavar="FORMATS",
     help="Comma-separated: ome-zarr, ome-tiff, geojson, asap-xml, png, csv.",
 )
+@threads_option
+@click.option("--scheduler", default="", metavar="ADDRESS", help="Compute on the workers of this dask scheduler.")
+@click.option(
+    "--local-cluster", type=click.IntRange(1), default=None, metavar="N", help="Compute in N processes of this machine."
+)
 @json_option
-def segment(slide: Path, study: Path, exports: list[str], as_json: bool, **options: Any) -> None:
-    """Find tumour in SLIDE and leave probability, pseudo-mask and exports in the study."""
+def segment(
+    slides: tuple[Path, ...],
+    study: Path,
+    exports: list[str],
+    scheduler: str,
+    local_cluster: int | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Find tumour in SLIDES and leave probability, pseudo-mask and exports in the study.
+
+    Of several slides, those that fail are told and the others go on; the exit code is then 1.
+    """
     from napari_histodistill.predict import PredictRequest
 
-    print_result(_segment(PredictRequest(slide_path=slide, study_folder=study, **options), exports), as_json)
+    if scheduler and local_cluster:
+        raise click.UsageError("Give either --scheduler or --local-cluster.")
+    requests = [PredictRequest(slide_path=path, study_folder=study, **options) for path in dict.fromkeys(slides)]
+    results, failures = _segment(requests, exports, scheduler=scheduler, local_workers=local_cluster or 0)
+    if len(requests) == 1:
+        print_result(results[0], as_json)
+        return
+    if as_json:
+        print_result({"slides": results, "failed": failures}, as_json)
+    else:
+        for result in results:
+            print_result(result, as_json)
+            click.echo()
+        click.echo(f"{len(results)} of {len(requests)} slides done.")
+    if failures:
+        raise click.exceptions.Exit(EXIT_SOME_FAILED)
 
 
 @click.command()
@@ -83,61 +119,56 @@ def demo(slide: Path | None, out: Path, **options: Any) -> None:
         click.echo("Drawing a sample slide ...", err=True)
     path = slide or sample_slide_path()
     request = PredictRequest(slide_path=path, study_folder=out / "study", **options)
-    result = _segment(request, ("png", "geojson", "csv"), out)
+    ((result,), _) = _segment([request], ("png", "geojson", "csv"), out)
     if slide is None:
         result |= _compare_with_truth(path, Path(result["slide_folder"]))
     print_result(result, as_json=False)
     click.echo(f"\nLook at {result['exports']['png']}")
 
 
-def _describe(slide: Slide, control: JobControl) -> dict[str, Any]:
-    """What ``info`` tells. A pixel size that no slide has is given as the file gives it, beside its warning."""
-    from napari_histodistill.slide import find_tissue
+def _segment(
+    requests: Sequence[PredictRequest], exports: Sequence[str], folder: Path | None = None, **cluster: Any
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Predict and export (into the study, or ``folder``); as JSON the summaries, with their exports, and the failures.
 
-    tissue = find_tissue(slide, control=control)
-    mpp_y, mpp_x = slide.mpp or slide.metadata.raw_mpp or (None, None)
-    return {
-        "path": str(slide.path),
-        "format": slide.format,
-        "vendor": slide.metadata.vendor,
-        "width": slide.shape[1],
-        "height": slide.shape[0],
-        "mpp_x": mpp_x,
-        "mpp_y": mpp_y,
-        "objective_power": slide.metadata.objective_power,
-        "levels": [
-            {"width": level.shape[1], "height": level.shape[0], "downsample": round(sum(level.downsample) / 2, 4)}
-            for level in slide.levels
-            if level.stored
-        ],
-        "associated_images": list(slide.associated_images()),
-        "tissue_fraction": round(tissue.fraction, 4),
-        "unreadable_regions": slide.unreadable,
-        "warnings": [*slide.warnings, *tissue.warnings],
-    }
-
-
-def _segment(request: PredictRequest, exports: Sequence[str], folder: Path | None = None) -> dict[str, Any]:
-    """Predict and export (into the study, or ``folder``); the summary as JSON, with the files under ``exports``."""
+    What fails of a single slide is raised.
+    """
     from napari_histodistill.export import export_slide
-    from napari_histodistill.predict import Notice, predict_slide
+    from napari_histodistill.predict import CohortRequest, Notice, SlideFailure, predict_cohort
 
-    warned: list[str] = []
+    alone = len(requests) == 1
+    told: list[str] = []
 
-    def warn(sentence: str) -> None:
-        if sentence not in warned:
-            warned.append(sentence)
-            click.secho(f"Warning: {sentence}", err=True, fg="yellow")
+    def tell(sentence: str, kind: str = "Warning") -> None:
+        if sentence not in told:
+            told.append(sentence)
+            click.secho(f"{kind}: {sentence}", err=True, fg="yellow" if kind == "Warning" else "red")
 
-    def show_notice(progress: Progress) -> None:
+    def show(progress: Progress) -> None:
         if isinstance(progress.payload, Notice):
-            warn(progress.payload.sentence)
+            tell(progress.payload.sentence)
 
-    summary: PredictSummary = run_shown(predict_slide, request, show_notice)
-    for sentence in summary.warnings:
-        warn(sentence)
-    paths = export_slide(Path(summary.slide_folder), exports, folder)
-    return {**summary.as_dict(), "exports": {name: str(path) for name, path in paths.items()}}
+    def fail(failure: SlideFailure) -> None:
+        if alone:
+            raise HistodistillError(failure.sentence)
+        tell(f"{failure.slide.name}: {failure.sentence}", "Failed")
+        failures.append({"slide": str(failure.slide), "error": failure.sentence})
+
+    results: list[dict[str, Any]] = []
+    failures: list[dict[str, str]] = []
+    outcome = run_shown(predict_cohort, CohortRequest(tuple(requests), **cluster), show)
+    for failure in outcome.failures:
+        fail(failure)
+    for summary in outcome.summaries:
+        for sentence in summary.warnings:
+            tell(sentence if alone else f"{Path(summary.slide).name}: {sentence}")
+        try:
+            paths = export_slide(Path(summary.slide_folder), exports, folder)
+        except HistodistillError as error:
+            fail(SlideFailure(Path(summary.slide), str(error)))
+            continue
+        results.append({**summary.as_dict(), "exports": {name: str(path) for name, path in paths.items()}})
+    return results, failures
 
 
 def _compare_with_truth(slide: Path, study_slide: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from napari_histodistill.cli.console import print_payload, print_result, run_shown
+from napari_histodistill.cli.console import print_payload, print_result, run_shown, say
 from napari_histodistill.cli.options import (
     MODEL_HELP,
     Name,
@@ -95,7 +95,7 @@ def train_teacher(data: Path, out: Path, recipe: str, **options: Any) -> None:
 
     request = TrainRequest(data=data, out=out, recipe=TEACHER_RECIPES[recipe], **options)
     result = run_shown(train, request, print_payload)
-    click.echo(f"Model in {result.folder}, started from {result.card.training.start}")
+    say(f"Model in {result.folder}, started from {result.card.training.start}")
 
 
 @click.command()
@@ -132,10 +132,10 @@ def distill(recipe: str, data: Path | None, study: Path | None, out: Path | None
     if study is not None and data is None and out is None:
         del options["select"], options["mpp"]
         rounds = run_shown(distill_study, StudyRequest(study, **options), print_payload)
-        click.echo(f"Rounds in {rounds.folder}")
+        say(f"Rounds in {rounds.folder}")
     elif study is None and data is not None and out is not None:
         result = run_shown(run, DistillRequest(data=data, out=out, **options), print_payload)
-        click.echo(f"Best model, from {result.best}, in {result.folder}")
+        say(f"Best model, from {result.best}, in {result.folder}")
     else:
         raise click.UsageError("Give either --data with --out, or --study.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ def run_study(request: StudyRequest, control: JobControl) -> StudyResult:
 
 
 def _run(study: Study, request: StudyRequest, control: JobControl) -> StudyResult:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise StudyError("A study learns in one process: run this without torchrun, or distil on a data set (--data).")
     _entries(study, request, control)  # before anything is written
     torch.set_num_threads(request.threads or spare_cores())
     teacher = model_folder(request.teacher)

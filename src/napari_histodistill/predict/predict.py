@@ -13,11 +13,11 @@ import numpy as np
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.nets import read_card
 from napari_histodistill.nets.card import model_folder
-from napari_histodistill.predict.engine import compute, report, share_one_heap, torch_threads
+from napari_histodistill.predict.engine import Here, Work, report, share_one_heap, store
 from napari_histodistill.predict.figures import Figures, summarise_blocks
 from napari_histodistill.predict.mask import mask_blocks
 from napari_histodistill.predict.request import Notice, PredictSummary
-from napari_histodistill.predict.stain import with_normalised_stain
+from napari_histodistill.predict.stain import fit_recolouring
 from napari_histodistill.predict.tiling import BLOCK, Tiling
 from napari_histodistill.predict.writer import BlockWriter
 from napari_histodistill.slide import open_slide
@@ -27,7 +27,7 @@ from napari_histodistill.study import Run, Study, StudySlide, TissueOnGrid
 if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.nets import ModelCard
-    from napari_histodistill.predict.engine import Predictor
+    from napari_histodistill.predict.engine import Engine, Predictor
     from napari_histodistill.predict.request import PredictRequest
     from napari_histodistill.slide import Slide
     from napari_histodistill.study import Pyramid
@@ -42,7 +42,9 @@ class TooCoarseError(HistodistillError):
     """The slide shows less than the model needs to see."""
 
 
-def predict_slide(request: PredictRequest, control: JobControl, model: Predictor | None = None) -> PredictSummary:
+def predict_slide(
+    request: PredictRequest, control: JobControl, model: Predictor | None = None, engine: Engine | None = None
+) -> PredictSummary:
     """Predict a slide into a study.
 
     The result streams into the study's newest run as tiles land; a run that is cancelled or killed stays on disk as a
@@ -55,6 +57,8 @@ def predict_slide(request: PredictRequest, control: JobControl, model: Predictor
         Reports carry a `TileDone` when pixels of a window were written.
     model : Predictor, optional
         Used instead of loading ``request.model``.
+    engine : Engine, optional
+        What computes the tiles; this process by default.
 
     Returns
     -------
@@ -79,7 +83,9 @@ def predict_slide(request: PredictRequest, control: JobControl, model: Predictor
             run, tiling = _settle_run(entry, card, _model_id(request.model, model), request)
             with run.in_progress():
                 tiles = tissue_tiles(tiling, entry.tissue_on_grid())
-                device, computed = _compute_missing(request, control, slide, entry, run, tiling, tiles, model)
+                device, computed = _compute_missing(
+                    request, control, slide, entry, run, tiling, tiles, card, engine or Here(model)
+                )
                 threshold = card.threshold if request.threshold is None else request.threshold
                 smoothing = card.smoothing_um if request.smoothing_um is None else request.smoothing_um
                 figures = write_pseudo_mask(entry, run, threshold, smoothing, control)
@@ -169,27 +175,29 @@ def _compute_missing(
     run: Run,
     tiling: Tiling,
     tiles: set[int],
-    model: Predictor | None,
+    card: ModelCard,
+    engine: Engine,
 ) -> tuple[str, int]:
     """Compute what the run lacks; the device and the number of tiles computed."""
-    writer = BlockWriter(run, tiling, entry.tissue_on_grid(run), slide, tiles)
+    writer = BlockWriter(run, tiling, entry.tissue_on_grid(run), tiles)
     missing = writer.missing()
     done = len(tiles) - len(missing)
     report(control, done, len(tiles), writer.finish_stored())
     if not missing:
         return request.device, 0
     control.checkpoint()
-    if model is None:
-        from napari_histodistill.nets import load_model
-
-        control.progress(done, len(tiles), "Loading the model")
-        model = load_model(request.model, request.device)
     center = None if request.center is None else entry.grid.from_level0(*request.center)
-    order = tiling.ordered(missing, center)
-    model = with_normalised_stain(model, slide, tiling, tiles, entry.tissue_on_grid(run))
-    with torch_threads(request.threads):
-        compute(order, slide=slide, tiling=tiling, model=model, writer=writer, control=control, total=len(tiles))
-    return model.device, len(missing)
+    recolour = fit_recolouring(card, slide, tiling, tiles, entry.tissue_on_grid(run))
+    work = Work(request, slide, tiling, tiling.ordered(missing, center), recolour, run.record.settings["model"])
+    control.progress(done, len(tiles), "Loading the model")
+    devices = store(
+        engine.predicted(work, control),
+        lambda tile: writer.take(tile.index, tile.map(tiling), tile.unreadable),
+        control=control,
+        done=done,
+        total=len(tiles),
+    )
+    return ", ".join(sorted(devices)), len(missing)
 
 
 def tiling_of(entry: StudySlide, card: ModelCard) -> Tiling:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,15 +36,25 @@ class Recolouring:
     """
 
     def __init__(self, source: StainStatistics, reference: StainStatistics) -> None:
+        self._source, self._reference = source, reference
         levels = np.arange(1, 256, 2, dtype=np.uint8)
         colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)
         self._table = normalise_stain(colours.reshape(len(levels), -1, 3), source, reference).reshape(-1, 3)
+
+    def __reduce__(self) -> tuple[Any, tuple[StainStatistics, StainStatistics]]:
+        """Twelve numbers cross to another process, not the table, which is made there once."""
+        return _recolouring, (self._source, self._reference)
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Images (..., 3), recoloured."""
         red, green, blue = (images[..., channel].astype(np.int32) >> 1 for channel in range(3))
         recoloured: npt.NDArray[np.uint8] = self._table[red << 14 | green << 7 | blue]
         return recoloured
+
+
+@lru_cache(maxsize=4)
+def _recolouring(source: StainStatistics, reference: StainStatistics) -> Recolouring:
+    return Recolouring(source, reference)
 
 
 class StainNormalised:
@@ -57,11 +68,8 @@ class StainNormalised:
         return self._model.predict(self.recolour(images))
 
 
-def with_normalised_stain(
-    model: Predictor, slide: Slide, tiling: Tiling, tiles: set[int], tissue: TissueOnGrid
-) -> Predictor:
-    """The model behind the stain normalisation that its card asks for; the model itself if it asks for none."""
-    recolour = fit_recolouring(model.card, slide, tiling, tiles, tissue)
+def recoloured(model: Predictor, recolour: Recolouring | None) -> Predictor:
+    """The model behind a stain normalisation, or the model itself."""
     return model if recolour is None else StainNormalised(model, recolour)
 
 

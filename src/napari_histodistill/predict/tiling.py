@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     import numpy.typing as npt
 
@@ -202,3 +202,13 @@ def _rise(centres: npt.NDArray[np.floating], edge: int, ramp: int) -> npt.NDArra
 def _edges(size: int, block: int, offset: int) -> list[int]:
     inner = range(offset or block, size, block)
     return [0, *inner, size]
+
+
+def rectangles(mask: npt.NDArray[np.bool_]) -> Iterator[Window]:
+    """Rectangles that cover the true pixels of a mask exactly, without overlap: runs of equal rows, then of pixels."""
+    changes = np.flatnonzero((mask[1:] != mask[:-1]).any(axis=1)) + 1
+    for top, bottom in zip([0, *changes], [*changes, mask.shape[0]], strict=True):
+        row = np.concatenate([[False], mask[top], [False]])
+        starts, stops = np.flatnonzero(row[1:] & ~row[:-1]), np.flatnonzero(~row[1:] & row[:-1])
+        for left, right in zip(starts, stops, strict=True):
+            yield Window(int(top), int(left), int(bottom - top), int(right - left))

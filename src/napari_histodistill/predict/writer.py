@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.predict.request import TileDone
-from napari_histodistill.predict.tiling import Window
 from napari_histodistill.slide.tissue import TISSUE
 from napari_histodistill.study import StudyError, TissueOnGrid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from napari_histodistill.predict.tiling import Tiling
-    from napari_histodistill.slide import Slide
+    from napari_histodistill.predict.tiling import Tiling, Window
     from napari_histodistill.study import Run
 
     FloatMap = npt.NDArray[np.float32]
@@ -72,8 +70,8 @@ class BlockWriter:
         Tiles that hold tissue; the others are never computed, and their blocks stay empty.
     """
 
-    def __init__(self, run: Run, tiling: Tiling, tissue: TissueOnGrid, slide: Slide, needed: set[int]) -> None:
-        self._run, self._tiling, self._tissue, self._slide = run, tiling, tissue, slide
+    def __init__(self, run: Run, tiling: Tiling, tissue: TissueOnGrid, needed: set[int]) -> None:
+        self._run, self._tiling, self._tissue = run, tiling, tissue
         self._needed = needed
         self._finished = run.record.finished
         self._store = TileStore(run.tiles)
@@ -89,8 +87,16 @@ class BlockWriter:
         """Finish the blocks whose tiles a killed run had computed but not yet put together."""
         return self._land(self._needed - self._finished)
 
-    def take(self, index: int, tile_map: FloatMap) -> list[TileDone]:
+    def take(self, index: int, tile_map: FloatMap, unreadable: Sequence[Window] = ()) -> list[TileDone]:
         """Keep a tile's reduced map, and write every block that it completes, and its own in any case.
+
+        Parameters
+        ----------
+        index : int
+        tile_map : float32 (h, w)
+            On the working grid, see `Tiling.reduce`.
+        unreadable : sequence of Window
+            What of the tile's block the slide could not read, in working-grid px; it counts as no tissue.
 
         Raises
         ------
@@ -98,7 +104,7 @@ class BlockWriter:
             If the disk is full or the folder cannot be written.
         """
         try:
-            self._note_unreadable(self._tiling.block_window(index))
+            self._note_unreadable(unreadable)
             self._store.save(index, tile_map)
             around = self._surroundings(index) - self._finished
             return self._land(around, preview=index)
@@ -130,20 +136,10 @@ class BlockWriter:
         probability[self._tissue[window.slices] != TISSUE] = 0
         self._run.probability.write(window.y, window.x, probability)
 
-    def _note_unreadable(self, window: Window) -> None:
+    def _note_unreadable(self, windows: Sequence[Window]) -> None:
         """Record what the slide could not read, before its tile is kept: a resumed run does not read it again."""
-        readable = self._slide.readable_mask(self._tiling.shape, *window)
-        parts = [(window.y + part.y, window.x + part.x, part.height, part.width) for part in rectangles(~readable)]
-        if parts:
-            self._run.record.unreadable.extend(part for part in parts if part not in self._run.record.unreadable)
+        known = self._run.record.unreadable
+        new = [(w.y, w.x, w.height, w.width) for w in windows if (w.y, w.x, w.height, w.width) not in known]
+        if new:
+            known.extend(new)
             self._run.save()
-
-
-def rectangles(mask: npt.NDArray[np.bool_]) -> Iterator[Window]:
-    """Rectangles that cover the true pixels of a mask exactly, without overlap: runs of equal rows, then of pixels."""
-    changes = np.flatnonzero((mask[1:] != mask[:-1]).any(axis=1)) + 1
-    for top, bottom in zip([0, *changes], [*changes, mask.shape[0]], strict=True):
-        row = np.concatenate([[False], mask[top], [False]])
-        starts, stops = np.flatnonzero(row[1:] & ~row[:-1]), np.flatnonzero(~row[1:] & row[:-1])
-        for left, right in zip(starts, stops, strict=True):
-            yield Window(int(top), int(left), int(bottom - top), int(right - left))

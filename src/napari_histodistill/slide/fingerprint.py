@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+from napari_histodistill.slide.errors import RegionError, SlideError
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from napari_histodistill.slide.sources import Source
 
 _EDGE: Final = 2**16
 _SAMPLE: Final = 2**12
@@ -25,6 +29,29 @@ def fingerprint(path: Path) -> str:
         if path.is_dir():
             digest.update(str(file.relative_to(path)).encode())
         _add_file(digest, file)
+    return digest.hexdigest()[:32]
+
+
+def fingerprint_of_pixels(source: Source) -> str:
+    """The same length from the shapes of all levels and some pixels of the last, where there are no files to look at.
+
+    Raises
+    ------
+    SlideError
+        If they cannot be read.
+    """
+    digest = hashlib.sha256(repr((source.metadata.raw_mpp, [level.shape for level in source.levels])).encode())
+    last = source.levels[-1]
+    tiles = [
+        (row, col)
+        for row in range(-(-last.shape[0] // last.tile[0]))
+        for col in range(-(-last.shape[1] // last.tile[1]))
+    ]
+    try:
+        for row, col in tiles[:: -(-len(tiles) // _SAMPLES)]:
+            digest.update(source.read_tile(len(source.levels) - 1, row, col).tobytes())
+    except RegionError as error:
+        raise SlideError(f"The slide cannot be read ({error}): check the address and the network.") from error
     return digest.hexdigest()[:32]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import openslide
@@ -14,8 +13,11 @@ from napari_histodistill.slide.sources.ome_zarr import OmeZarrSource, is_zarr
 from napari_histodistill.slide.sources.openslide_source import OpenSlideSource
 from napari_histodistill.slide.sources.plain import open_picture
 from napari_histodistill.slide.sources.tiff import FAST_VENDORS, TiffSource
+from napari_histodistill.urls import UrlPath, to_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_histodistill.slide.sources import Source
 
 SourceName = Literal["auto", "fast", "openslide"]
@@ -35,8 +37,8 @@ def open_slide(
     Parameters
     ----------
     path
-        Any file OpenSlide reads, an OME-Zarr image folder, TIFF, PNG, JPEG, BMP, WebP or JPEG 2000. (Pictures other
-        than TIFF are read into memory.)
+        Any file OpenSlide reads, an OME-Zarr image folder, TIFF, PNG, JPEG, BMP, WebP or JPEG 2000 (pictures other
+        than TIFF are read into memory); or the URL of an OME-Zarr (``s3://``, ``https://``).
     mpp
         Pixel size of level 0 in µm, one number or (y, x), instead of what the file says.
     source
@@ -52,12 +54,14 @@ def open_slide(
     MppError
         `mpp` is no pixel size of a slide.
     """
-    path = Path(path)
-    hide(path)
+    path = to_path(path)
+    hide(str(path))
     return Slide(path, _open_source(path, source), mpp, icc=icc)
 
 
 def _open_source(path: Path, source: SourceName) -> Source:
+    if isinstance(path, UrlPath):
+        return OmeZarrSource(path)
     if not path.exists():
         raise SlideError(f"{path} does not exist: check the name.")
     if path.is_dir():

@@ -10,13 +10,14 @@ import numpy as np
 
 from napari_histodistill.slide.added_levels import TILE, AddedLevels
 from napari_histodistill.slide.errors import MppError, RegionError, SlideError
-from napari_histodistill.slide.fingerprint import fingerprint
+from napari_histodistill.slide.fingerprint import fingerprint, fingerprint_of_pixels
 from napari_histodistill.slide.icc import to_srgb
 from napari_histodistill.slide.levels import Level, plan_levels
 from napari_histodistill.slide.metadata import MPP_RANGE, checked_mpp, is_plausible
 from napari_histodistill.slide.reader import Failure, TileReader, assemble, filled
 from napari_histodistill.slide.resample import read_window
 from napari_histodistill.slide.sources import SourceLevel
+from napari_histodistill.urls import UrlPath
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,8 +105,8 @@ class Slide:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Name of the slide's content: 32 hexadecimal digits that a copy of the file shares."""
-        return fingerprint(self.path)
+        """Name of the slide's content: 32 hexadecimal digits that a copy shares (at a URL: others)."""
+        return fingerprint_of_pixels(self._source) if isinstance(self.path, UrlPath) else fingerprint(self.path)
 
     def require_mpp(self) -> tuple[float, float]:
         """Pixel size of level 0 as (y, x) in µm. Raises MppError where it is unknown."""

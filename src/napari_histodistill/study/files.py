@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.urls import UrlPath, require_disk
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,6 +34,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     StudyError
         If the disk is full or the folder cannot be written.
     """
+    require_disk(path)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         try:
@@ -112,6 +114,7 @@ class FileLock:
 
     def acquire(self) -> None:
         """Take the lock; `StudyError` names the process that holds it."""
+        require_disk(self.path)
         file = self.path.open("a+b")
         try:
             _lock_patiently(file, self._tries)
@@ -136,7 +139,7 @@ class FileLock:
         """Whether some process, this one included, holds the lock now."""
         if self._file is not None:
             return True
-        if not self.path.exists():
+        if isinstance(self.path, UrlPath) or not self.path.exists():
             return False
         with self.path.open("r+b") as file:
             try:

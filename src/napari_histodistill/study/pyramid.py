@@ -20,6 +20,7 @@ from zarr.codecs import ZstdCodec
 
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.study.files import StudyError
+from napari_histodistill.urls import require_disk, zarr_store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +62,7 @@ class Pyramid:
     def __init__(self, folder: Path, mode: Literal["r", "r+"] = "r") -> None:
         self.folder = folder
         try:
-            group = zarr.open_group(folder, mode=mode, zarr_format=3)
+            group = zarr.open_group(zarr_store(folder), mode=mode, zarr_format=3)
             ome: Any = group.attrs["ome"]
             paths = [dataset["path"] for dataset in ome["multiscales"][0]["datasets"]]
             self.levels: tuple[zarr.Array[Any], ...] = tuple(_array(group, path) for path in paths)
@@ -92,6 +93,7 @@ class Pyramid:
         checksums : bool
             Whether a damaged chunk is to be noticed when it is read.
         """
+        require_disk(folder)
         new = folder.with_name(f"{folder.name}.partial")
         for leftover in (new, folder):
             if leftover.exists():

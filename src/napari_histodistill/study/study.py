@@ -23,6 +23,7 @@ import enum
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +39,7 @@ from napari_histodistill.study.files import FileLock, StudyError, read_document,
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunState
 from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
+from napari_histodistill.urls import UrlPath, require_disk, to_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +67,8 @@ class Study:
     @classmethod
     def create(cls, folder: Path | str) -> Study:
         """Begin a study in a new or empty folder."""
-        folder = Path(folder).absolute()
+        folder = to_path(folder).absolute()
+        require_disk(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StudyError(f"{folder} is not an empty folder: choose another for the new study.")
         try:
@@ -79,14 +82,14 @@ class Study:
     @classmethod
     def open(cls, folder: Path | str) -> Study:
         """Open a study; refuses a folder that holds none, or one of a newer version."""
-        folder = Path(folder).absolute()
+        folder = to_path(folder).absolute()
         read_document(folder / "study.json", STUDY_FORMAT, VERSION)
         return cls(folder)
 
     @classmethod
     def open_or_create(cls, folder: Path | str) -> Study:
         """Open the study in ``folder``, or begin one if the folder is missing or empty."""
-        folder = Path(folder)
+        folder = to_path(folder)
         empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
         return cls.create(folder) if empty else cls.open(folder)
 
@@ -213,9 +216,10 @@ class StudySlide:
         try:
             pairs = [(a, b) for a, b in (document[key] for key in ("grid_shape", "slide_shape", "mpp"))]
             grid = WorkingGrid(*pairs)
-            relative = Path(os.path.normpath(folder / document["path_from_study"]))
-            absolute = Path(document["path"])
-            known_path = relative if relative.exists() or not absolute.exists() else absolute
+            relative = to_path(os.path.normpath(folder / document["path_from_study"]))
+            absolute = to_path(document["path"])
+            elsewhere = isinstance(absolute, UrlPath) or absolute.exists()
+            known_path = absolute if elsewhere and not relative.exists() else relative
             y, x = document["origin"]
             label = SlideLabel(document.get("label", SlideLabel.UNKNOWN))
             return cls(folder, document["fingerprint"], grid, known_path, (y, x), label)
@@ -224,10 +228,10 @@ class StudySlide:
 
     def save(self) -> None:
         """Write ``slide.json``; the path is kept both ways, so study and slides move together or apart."""
-        try:
-            relative = Path(os.path.relpath(self.known_path, self.folder)).as_posix()
-        except ValueError:  # another drive on Windows
-            relative = str(self.known_path)
+        relative = str(self.known_path)
+        if not isinstance(self.known_path, UrlPath):
+            with suppress(ValueError):  # another drive on Windows
+                relative = Path(os.path.relpath(self.known_path, self.folder)).as_posix()
         content = {
             "path": str(self.known_path),
             "path_from_study": relative,
@@ -248,7 +252,7 @@ class StudySlide:
     @property
     def slide_path(self) -> Path:
         """The slide file; `StudyError` if it is no longer there."""
-        if not self.known_path.exists():
+        if not isinstance(self.known_path, UrlPath) and not self.known_path.exists():
             raise StudyError(
                 f"{self.known_path} is no longer there: move the slide back, or open it from its new place with this "
                 "study (it is known by its content)."

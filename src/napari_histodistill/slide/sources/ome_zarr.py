@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -10,6 +11,7 @@ from napari_histodistill.slide.errors import RegionError, SlideError
 from napari_histodistill.slide.metadata import SlideMetadata, micrometres
 from napari_histodistill.slide.sources import SourceLevel
 from napari_histodistill.slide.sources.pixels import grey_to_rgb, scale_to_8bit, white_level
+from napari_histodistill.urls import UrlError, UrlPath, told, zarr_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     import zarr
     from numpy.typing import NDArray
 
+_FAILURES: Final[tuple[type[Exception], ...]] = (RuntimeError, ValueError, OSError, KeyError, TypeError)
 _OLD_AXES: Final = ("t", "c", "z", "y", "x")
 _TILE: Final = 512
 _LARGEST_TILE: Final = 2048
@@ -34,6 +37,8 @@ class OmeZarrSource:
     """
 
     def __init__(self, path: Path) -> None:
+        # The libraries of object stores raise errors of their own that share no base class.
+        self._failures = (Exception,) if isinstance(path, UrlPath) else _FAILURES
         group, attributes, notes = _open_image(path)
         multiscale = attributes["multiscales"][0]
         self._axes = tuple(
@@ -93,7 +98,7 @@ class OmeZarrSource:
         rows, cols = slice(row * height, (row + 1) * height), slice(col * width, (col + 1) * width)
         try:
             samples = self._samples(level, rows, cols)
-        except (RuntimeError, ValueError, OSError, KeyError, TypeError) as error:
+        except self._failures as error:
             raise RegionError(str(error)) from error
         eight = scale_to_8bit(samples, self._white)
         return grey_to_rgb(eight[..., 0]) if self._channels == 1 else eight
@@ -144,7 +149,16 @@ def _open_group(path: Path) -> zarr.Group:
     import zarr
 
     try:
-        return zarr.open_group(path, mode="r")
+        with told(path) if isinstance(path, UrlPath) else nullcontext():
+            return zarr.open_group(zarr_store(path), mode="r")
+    except FileNotFoundError as error:
+        if isinstance(path, UrlPath):
+            raise SlideError(
+                f"{path} holds no OME-Zarr: check the address; other slides are read from a disk only."
+            ) from error
+        raise SlideError(f"{path.name} is a Zarr array or damaged: choose an OME-Zarr image group.") from error
+    except UrlError as error:
+        raise SlideError(str(error)) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise SlideError(f"{path.name} is a Zarr array or damaged: choose an OME-Zarr image group.") from error
 
