@@ -65,6 +65,7 @@ def test_help_lists_commands_in_the_order_of_the_work_without_loading_what_compu
         "distill",
         "evaluate",
         "demo",
+        "report",
     ]
     script = (
         "import sys\n"

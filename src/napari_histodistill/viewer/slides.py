@@ -273,6 +273,12 @@ def _build_added_levels(slide: Slide, control: JobControl) -> None:
     slide.build_added_levels(control)
 
 
+def _draw_sample(_request: None, _control: JobControl) -> Path:
+    from napari_histodistill.slide.synthetic import sample_slide_path
+
+    return sample_slide_path()
+
+
 @dataclass(frozen=True)
 class _OpenRequest:
     path: Path
@@ -317,6 +323,7 @@ class SlideViews:
         self._views: list[OpenSlideView] = []
         self._current: OpenSlideView | None = None
         self._tidy = runner.timer(0, self._close_orphans)
+        self._sample = Latest(runner)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_layers_changed)
         viewer.layers.selection.events.active.connect(self._choose_current)
@@ -350,6 +357,20 @@ class SlideViews:
         if viewer is not None:
             viewer.status = ""
             tell(error)
+
+    def open_sample(self, done: Callable[[], None]) -> None:
+        """Draw the sample slide on a thread, if it is not in the cache yet, and open it; then call ``done``."""
+
+        def finish(path: Path | None) -> None:
+            if path is not None:
+                self.open(path)
+            done()
+
+        def fail(error: Exception) -> None:
+            tell(error)
+            finish(None)
+
+        self._sample.start(ThreadJob(_draw_sample, None), done=finish, failed=fail)
 
     def show(self, slide: Slide) -> OpenSlideView | None:
         """Add the layer of a slide that was just opened."""
@@ -402,6 +423,7 @@ class SlideViews:
 
     def close(self) -> None:
         """Write everything and close all slides: the application is about to end."""
+        self._sample.cancel()
         if "study" in self.__dict__:
             self.study.close()
         while self._views:

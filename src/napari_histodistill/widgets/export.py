@@ -21,9 +21,10 @@ from qtpy.QtWidgets import (
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.export import ExportOptions, read_classes
 from napari_histodistill.viewer.export import ExportState
+from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.work import tell
 from napari_histodistill.widgets.dock import ControlPanel
-from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, narrow, plain_tip, row, show_progress
+from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, allow, narrow, plain_tip, row, show_progress
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -52,6 +53,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
     """The "Export" dock widget of a viewer."""
 
     step = (6, "Export")
+    page = "export.md"
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self.problem = Banner(INFO)
@@ -191,7 +193,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
     def _show(self) -> None:
         control = self.control
         state = None if control is None else control.state
-        problem = "Open a slide first." if control is None else control.problem
+        problem = NO_SLIDE if control is None else control.problem
         free = control is not None and not problem and state is not None and not state.busy
         self.problem.say(problem)
         for widget in (
@@ -205,7 +207,8 @@ class ExportWidget(ControlPanel["ExportControl"]):
         self.undo_button.setEnabled(free)
         self.undo_button.setText("Undo the import")
         self.undo_button.setToolTip(plain_tip(f"Take back the {undo_text}"))
-        self.show_button.setEnabled(control is not None and bool(control.written))
+        written = control is not None and bool(control.written)
+        allow(self.show_button, "" if written else "Nothing has been exported yet", "Open the folder of the files")
         for button in (self.apply_button, self.discard_button):
             button.setVisible(control is not None and control.preview is not None)
             button.setEnabled(free)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
+from napari_histodistill.logs import start_log
 from napari_histodistill.viewer.slides import SlideViews
 from napari_histodistill.viewer.warming import Warming
 
@@ -32,6 +33,8 @@ def session_of(viewer: ViewerModel) -> SlideViews:
     """The slides of a viewer; followed from the first call on, and shared by all widgets of this viewer."""
     viewer = unwrapped(viewer)
     if viewer not in _sessions:
+        if not _sessions:
+            start_log()
         runner = QtRunner()
         _sessions[viewer] = SlideViews(viewer, runner, Warming(runner))
         _watches[viewer] = _watch(_sessions[viewer])

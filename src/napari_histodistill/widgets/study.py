@@ -42,6 +42,7 @@ class StudyWidget(SlidePanel):
     """The "Study" dock widget of a viewer."""
 
     step = (1, "Study")
+    page = "napari.md#study"
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self.study = self.session.study
