@@ -324,6 +324,7 @@ class SlideViews:
         self._current: OpenSlideView | None = None
         self._tidy = runner.timer(0, self._close_orphans)
         self._sample = Latest(runner)
+        self._scale = runner.timer(0, self._show_scale)  # not with the slide: its first text takes napari 0.1 s
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_layers_changed)
         viewer.layers.selection.events.active.connect(self._choose_current)
@@ -440,7 +441,7 @@ class SlideViews:
                 self._views.append(OpenSlideView(viewer, slide, self.runner, self._study_of))
                 opened = True
                 if slide.mpp is not None:
-                    show_scale_bar(viewer)
+                    self._scale.start()
         if any(view.layer(Role.SLIDE) is None for view in self._views):
             self._tidy.start()  # not now: the list may be in the middle of removing several layers
         self._choose_current()
@@ -453,6 +454,11 @@ class SlideViews:
         if view is not None:
             view.keep_aside(event.value)
         self._on_layers_changed()
+
+    def _show_scale(self) -> None:
+        viewer = self._viewer()
+        if viewer is not None:
+            show_scale_bar(viewer)
 
     def _close_orphans(self) -> None:
         viewer = self._viewer()
