@@ -20,6 +20,7 @@ from napari_histodistill.study.files import StudyError, read_document, way_out, 
 from napari_histodistill.study.journal import TILE, Entry, Journal, Patch, Scan, numbered, timeline
 from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
+from napari_histodistill.urls import UrlPath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -403,7 +404,9 @@ class Corrections:
         self._journal.create([base] if kept else [])
 
     def _array(self) -> Pyramid | None:
-        return Pyramid(self._array_folder, "r+") if (self._array_folder / "zarr.json").exists() else None
+        if not (self._array_folder / "zarr.json").exists():
+            return None
+        return Pyramid(self._array_folder, "r" if isinstance(self._array_folder, UrlPath) else "r+")
 
     def _sound_array(self) -> Pyramid | None:
         """The array, None if there is none or its head is damaged."""
