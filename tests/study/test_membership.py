@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
 from napari_histodistill.slide import Slide, open_slide
 from napari_histodistill.slide.fingerprint import fingerprint
@@ -112,3 +113,22 @@ def test_a_thumbnail_that_takes_reading_a_whole_slide_waits(slides, monkeypatch)
     monkeypatch.setattr(Slide, "_is_quick", lambda *_: False)
     assert thumbnail_of(slides[0]) is None
     assert not (slides[0].folder / NAME).exists()
+
+
+@pytest.mark.parametrize("content", ["huge", "damaged", "another format"])
+def test_a_picture_that_is_not_one_of_ours_is_made_anew(slides, content):
+    path = slides[0].folder / NAME
+    picture = Image.new("RGB", (5000, 4000) if content == "huge" else (10, 10))
+    picture.save(path, "JPEG" if content == "another format" else "PNG")
+    if content == "damaged":
+        path.write_bytes(path.read_bytes()[:40])
+    assert thumbnail_of(slides[0]).shape == (85, 128, 3)
+
+
+def test_a_slide_in_a_closed_folder_has_no_picture(slides, monkeypatch):
+    def closed(*_: object, **__: object) -> bool:
+        raise PermissionError("closed")
+
+    monkeypatch.setattr(type(slides[0].known_path), "exists", closed)
+    assert not slides[0].is_there
+    assert thumbnail_of(slides[0]) is None

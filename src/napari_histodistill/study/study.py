@@ -53,7 +53,7 @@ from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunState
 from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
-from napari_histodistill.urls import UrlPath, require_disk, to_path
+from napari_histodistill.urls import UrlError, UrlPath, require_disk, to_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,10 +200,10 @@ class Study:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether a file can be seen; where it lies may be closed to this user."""
+    """Whether a file can be seen; where it lies may be closed to this user, or its host not answer."""
     try:
         return path.exists()
-    except OSError:
+    except (OSError, UrlError):
         return False
 
 
@@ -298,9 +298,14 @@ class StudySlide:
         return self.grid.mpp
 
     @property
+    def is_there(self) -> bool:
+        """Whether the slide file can be seen where it was last."""
+        return _is_there(self.known_path)
+
+    @property
     def slide_path(self) -> Path:
         """The slide file; `StudyError` if it is no longer there."""
-        if not isinstance(self.known_path, UrlPath) and not _is_there(self.known_path):
+        if not isinstance(self.known_path, UrlPath) and not self.is_there:
             raise StudyError(
                 f"{self.known_path} is no longer there: move the slide back, or open it from its new place with this "
                 "study (it is known by its content)."
