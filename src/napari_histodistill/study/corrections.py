@@ -115,6 +115,11 @@ class Corrections:
         """Whether anybody ever set anything, in this version or in one without a journal."""
         return self._journal.exists or (self._array_folder / "zarr.json").exists()
 
+    @property
+    def journal_bytes(self) -> int:
+        """Size of the journal, which only grows: figures that were counted at this size know every correction."""
+        return self._journal.path.stat().st_size if self._journal.exists else 0
+
     # Reading
 
     def __getitem__(self, index: slice | tuple[slice, slice]) -> UInt8:
