@@ -458,8 +458,10 @@ class StudySlide:
         run = self.run
         if run is None or run.record.state is not RunState.COMPLETE or "adopted" in run.record.settings:
             return
-        folder = self.folder / "predictions" / name
-        if folder.exists():
+        folder, earlier = self.folder / "predictions" / name, self.prediction(name)
+        if earlier is not None:
+            earlier.delete()
+        elif folder.exists():
             shutil.rmtree(folder)
         shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("run.json*"))
         shutil.copy2(run.folder / "run.json", folder)
