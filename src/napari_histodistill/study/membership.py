@@ -109,7 +109,7 @@ def relink_slide(entry: StudySlide, path: Path) -> None:
 
 
 def _link(entry: StudySlide, path: Path) -> None:
-    """Write where a slide is into its record as that is now: it may have been labelled while the slide was looked for."""
+    """Write where a slide is into its record as that is now: a person may have labelled it during the search."""
     now = StudySlide.open(entry.folder)
     entry.label = now.label
     entry.known_path = now.known_path = path.absolute()
