@@ -252,6 +252,8 @@ def audit_figures(request: FiguresRequest, control: JobControl) -> AuditFigures:
     entry = request.entry
     audit = read_audit(entry.folder)
     runs = {name: run for name in (OWN, *entry.predictions()) if (run := _finished(entry, name)) is not None}
+    adopted = {name: str(run.record.settings.get("adopted", name)) for name, run in runs.items()}
+    runs = dict(sorted(runs.items(), key=lambda item: adopted[item[0]]))  # as they were made; a taken one beside itself
     pixel_mm2 = float(np.prod(entry.grid.pixel_size_um)) / 1e6
     agreed, corrected = _on_corrections(entry, runs, control)
     areas: dict[tuple[str, str], int] = {}
@@ -273,7 +275,7 @@ def audit_figures(request: FiguresRequest, control: JobControl) -> AuditFigures:
                 predicted,
                 change,
                 agreed[name] / corrected if corrected else None,
-                audit is not None and name in audit.earlier,
+                audit is not None and adopted[name] in audit.earlier,
             )
         )
     labelled, drawn = (0, 0) if audit is None else (len(audit.labelled), len(audit.active))
