@@ -262,7 +262,7 @@ def audit_figures(request: FiguresRequest, control: JobControl) -> AuditFigures:
     for done, (name, run) in enumerate(runs.items()):
         control.checkpoint()
         control.progress(done, len(runs), "Comparing with the audit")
-        key = name, run.folder.name
+        key = name, _version(run)
         areas[key] = request.areas[key] if key in request.areas else _tumour_pixels(run, control)
         sample = None if audit is None else _sample(audit, run, pixel_mm2)
         predicted = areas[key] * pixel_mm2
@@ -290,6 +290,13 @@ def _finished(entry: StudySlide, name: str) -> Run | None:
     run = _run(entry, name)
     whole = run is not None and run.record.state is RunState.COMPLETE and run.pseudo_mask is not None
     return run if whole else None
+
+
+def _version(run: Run) -> str:
+    """What differs once the mask is another: each is written into a folder of its own, under a new threshold too."""
+    stored = run.pseudo_mask
+    assert stored is not None, "only finished predictions are counted"
+    return f"{run.folder.name} {(stored.folder / 'zarr.json').stat().st_mtime_ns}"
 
 
 def _strips(entry_shape: tuple[int, int], rows: int = 512) -> Iterator[slice]:
