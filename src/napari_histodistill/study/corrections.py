@@ -129,8 +129,10 @@ class Corrections:
 
     def read(self, y: int, x: int, height: int, width: int) -> UInt8:
         """A window as uint8 (height, width); it must lie inside the grid."""
-        pending = self._scan_pending().entries
+        # In this order: what is brought into the array meanwhile, and what came after, is among the entries read last.
+        mark = self._mark()
         window = self._array_window(y, x, height, width)
+        pending = self._scan_pending(mark).entries
         if window is None and self._journal.exists:  # damaged: the journal has it all
             window, pending = _nothing(height, width), self.entries().entries
         elif window is None:
