@@ -20,7 +20,17 @@ from napari_histodistill.cli import main
 from napari_histodistill.distill.rounds import Rounds
 from napari_histodistill.jobs import InlineControl
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
-from napari_histodistill.study import NO_CORRECTION, FileLock, RunState, SlideLabel, Study, StudyError, audit
+from napari_histodistill.study import (
+    NO_CORRECTION,
+    Corrections,
+    FileLock,
+    RunState,
+    SlideLabel,
+    Study,
+    StudyError,
+    StudySlide,
+    audit,
+)
 from napari_histodistill.study.files import NewerError, read_one_document, write_document
 from napari_histodistill.study.locks import Holder
 
@@ -197,6 +207,27 @@ def test_a_chunk_of_corrections_that_is_gone_is_made_from_the_journal(study, sli
     assert (entry.all_corrections()[:] != expected).any()
     assert check(study, repair=True).sound
     np.testing.assert_array_equal(entry.all_corrections()[:], expected)
+
+
+def test_a_study_that_is_painted_on_while_it_is_checked_is_sound(study, slide, monkeypatch):
+    plain = Corrections.unsound_tiles
+
+    def meanwhile(corrections: Corrections) -> list[tuple[int, int, int, int]]:
+        read = corrections.entries
+
+        def then_painted():
+            scan = read()
+            monkeypatch.setattr(corrections, "entries", read)
+            other = StudySlide.open(slide)
+            other.save_corrections_region(0, 0, np.full((9, 9), IGNORE, np.uint8))
+            other.all_corrections().compact()
+            return scan
+
+        monkeypatch.setattr(corrections, "entries", then_painted)
+        return plain(corrections)
+
+    monkeypatch.setattr(Corrections, "unsound_tiles", meanwhile)
+    assert check(study).damaged == []
 
 
 def test_a_lost_piece_of_a_result_counts_as_unreadable_and_the_mask_follows(study, slide):

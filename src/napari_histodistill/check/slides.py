@@ -161,8 +161,8 @@ def _check_corrections(inspection: Inspection, entry: StudySlide) -> None:
         lost = f"undo of what was there, and strokes that the array did not hold yet ({damaged} or more)"
         inspection.found(journal, problem, remedy, mend, lost=lost if damaged else "")
         return
-    tiles = corrections.unsound_tiles()
-    if tiles:
+    before, tiles = corrections.stamp(), corrections.unsound_tiles()
+    if tiles and corrections.stamp() == before:  # else somebody painted meanwhile, and the journal said less at first
         problem = f"{len(tiles)} of its tiles are not what the journal says"
         inspection.found(array, problem, "make it anew from the journal, which has it all", mend)
 
