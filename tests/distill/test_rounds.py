@@ -88,3 +88,13 @@ def test_a_teacher_in_the_folder_that_is_begun_anew_is_not_deleted(rounds, insid
         Rounds.begin(rounds.folder, rounds.folder / inside, {})
     assert len(Rounds.open(rounds.folder).rounds) == 2
     assert all((rounds.folder / inside / name).exists() for name in FILES)
+
+
+def test_rounds_that_are_begun_anew_and_killed_leave_no_state_of_models_that_are_gone(rounds, tmp_path, monkeypatch):
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Rounds.begin(rounds.folder, tmp_path / "first", {})
+    assert not list(rounds.folder.glob("state.json*"))

@@ -136,10 +136,11 @@ class Rounds:
             )
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
+        # The state goes first, so that a crash leaves none that names models which are gone.
+        for name in ("state.json.copy", "state.json", "rounds.jsonl", "checkpoint.pt", CARD_NAME, WEIGHTS_NAME):
+            (folder / name).unlink(missing_ok=True)
         for name in ("rounds", TEACHER):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("state.json", "state.json.copy", "rounds.jsonl", "checkpoint.pt", CARD_NAME, WEIGHTS_NAME):
-            (folder / name).unlink(missing_ok=True)
         copy_model(teacher, folder / TEACHER)
         rounds = cls(folder, settings, Roles(), [])
         rounds.save()
