@@ -227,6 +227,17 @@ def test_a_tiff_with_more_sizes_than_offsets_of_tiles_is_a_sentence(tmp_path):
         open_slide(file)
 
 
+def test_a_tiff_without_width_is_a_sentence(tmp_path):
+    """Found by fuzzing: its downsamples divided by nothing."""
+    file = tmp_path / "a.tiff"
+    tifffile.imwrite(file, np.zeros((64, 64), np.uint16), tile=(16, 16))
+    whole = bytearray(file.read_bytes())
+    struct.pack_into("<I", whole, whole.index(struct.pack("<H", 256), 8) + 8, 0)
+    file.write_bytes(whole)
+    with pytest.raises(HistodistillError, match=r"no slide has|damaged"):
+        open_slide(file)
+
+
 def test_a_picture_of_more_pixels_than_are_read_in_one_piece_is_refused_by_its_head(tmp_path):
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -19,6 +19,8 @@ import zarr
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
+from napari_histodistill.slide.metadata import LARGEST_SIDE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 
     from zarr.core.buffer import Buffer, BufferPrototype
 
-LARGEST_SIDE: Final = 1 << 20
-"""In px; the largest slides have a third of it."""
 LARGEST_CHUNK: Final = 1 << 28
 """Bytes of a decoded chunk."""
 LARGEST_METADATA: Final = 1 << 23
