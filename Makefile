@@ -2,6 +2,9 @@
 # make test   set up what is missing, run every test (in a virtual screen)
 # make lint   ruff and mypy          make bench   the measured comparisons, in build/bench.json
 # make accuracy   the tables of docs/results.md, from the shared data
+# make faults N=200 SEED=1   kills what paints and distils, and counts what was lost; make soak MINUTES=5   looks for leaks
+# make docs   the documentation as a site in build/site, offline      make dist   wheel and sdist, checked
+# make pictures   those of the documentation, and every dock in both themes, into build/pictures to be looked at
 # make walkthrough   the whole loop in a window, with the mouse: pictures and figures in build/walkthrough
 #
 # PYTHON=python3.12 picks another Python (3.11 or newer). PIP_ARGS is handed to pip, for example
@@ -14,7 +17,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint bench accuracy walkthrough clean
+.PHONY: demo test lint bench accuracy walkthrough pictures docs dist faults soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -46,6 +49,28 @@ accuracy: $(VENV)/.dev
 walkthrough: $(VENV)/.dev
 	@PYTHONPATH=scripts scripts/with-display $(BIN)/python -m walkthrough $(WALK_ARGS)
 
+N ?= 200
+SEED ?= 1
+faults: $(VENV)/.dev
+	@$(BIN)/python tests/faults/harness.py --kills $(N) --seed $(SEED)
+
+MINUTES ?= 5
+soak: $(VENV)/.dev
+	@$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
+
+pictures: $(VENV)/.dev
+	@PYTHONPATH=scripts scripts/with-display $(BIN)/python -m walkthrough.docs $(WALK_ARGS)
+
+docs: $(VENV)/.dev
+	@$(BIN)/python scripts/model_cards.py --check || { echo "Run: $(BIN)/python scripts/model_cards.py"; exit 1; }
+	@$(BIN)/mkdocs build
+	@echo "Open build/site/index.html"
+
+dist: $(VENV)/.dev
+	@rm -rf dist
+	@$(BIN)/python -m build
+	@$(BIN)/twine check --strict dist/*
+
 # The environment: one stamp for what the command line needs, one more for tests and a window.
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the package and what it needs (some minutes the first time)"
@@ -55,7 +80,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.core
 	@scripts/system-packages window
 	@echo "Installing napari's window and what the tests need"
-	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[all,test,dev]"
+	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e ".[all,test,dev,docs]"
 	@touch $@
 
 $(BIN)/python:

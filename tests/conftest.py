@@ -25,6 +25,15 @@ def find_data() -> Path | None:
     return next((Path(c) for c in candidates if c and Path(c).is_dir()), None)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_folders(tmp_path_factory) -> Iterator[None]:
+    """Logs and settings of the docks are not those of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("LOG", "CONFIG"):
+            patch.setenv(f"HISTODISTILL_{name}", str(tmp_path_factory.mktemp(name.lower())))
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The shared data folder; tests that ask for it are skipped where it does not exist."""

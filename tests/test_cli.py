@@ -59,11 +59,13 @@ def test_help_lists_commands_in_the_order_of_the_work_without_loading_what_compu
         "import",
         "export",
         "audit",
+        "check",
         "cut",
         "train-teacher",
         "distill",
         "evaluate",
         "demo",
+        "report",
     ]
     script = (
         "import sys\n"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+LARGEST_WHEEL = 30_000_000
 ROOT = Path(__file__).parents[1]
 MANIFEST = "napari_histodistill/napari.yaml"
 ASK_NPE2 = """
@@ -70,6 +72,40 @@ def test_wheel_carries_weights_manifest_and_licence_and_nothing_of_the_tests(bui
     assert any(n.endswith("licenses/LICENSE") for n in names)
     assert any(n.endswith("py.typed") for n in names)
     assert not [n for n in names if n.startswith(("tests", "docs"))]
+
+
+def test_the_wheel_stays_small_and_brings_the_pages_of_the_help(built):
+    wheel = next(built.glob("*.whl"))
+    assert wheel.stat().st_size < LARGEST_WHEEL
+    pages = {n.rpartition("/")[2] for n in zipfile.ZipFile(wheel).namelist() if "/data/share/doc/" in n}
+    assert {"tutorial.md", "napari.md", "troubleshooting.md", "slide.jpg"} <= pages
+
+
+def test_twine_accepts_what_would_be_uploaded(built):
+    out = run(sys.executable, "-m", "twine", "check", "--strict", *map(str, built.iterdir()))
+    assert out.count("PASSED") == 2
+
+
+def test_the_version_is_the_tag_the_sdists_or_a_fallback(built, tmp_path):
+    from hatchling.metadata.core import ProjectMetadata
+    from hatchling.plugin.manager import PluginManager
+
+    def version_in(folder: Path) -> str:
+        return ProjectMetadata(str(folder), PluginManager()).version
+
+    sdist = next(built.glob("*.tar.gz"))
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
+    assert version_in(unpacked) == unpacked.name.rpartition("-")[2]
+    (unpacked / "PKG-INFO").unlink()
+    assert version_in(unpacked) == "0.1.0.dev0"
+    git = ("git", "-C", str(unpacked), "-c", "user.name=a", "-c", "user.email=a@b")
+    run(*git, "init", "--quiet")
+    run(*git, "add", "pyproject.toml")
+    run(*git, "commit", "--quiet", "-m", "a")
+    run(*git, "tag", "-a", "v1.2.3", "-m", "a")
+    assert version_in(unpacked) == "1.2.3"
 
 
 def test_importing_the_package_and_opening_a_slide_load_neither_torch_nor_qt(tmp_path):

@@ -4,9 +4,13 @@ The names of `__all__` are the public interface (docs/api.md). Importing this pa
 torch, napari nor Qt; a name is loaded when it is first asked for.
 """
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+try:
+    __version__ = version("napari-histodistill")
+except PackageNotFoundError:  # run from its sources without having been installed
+    __version__ = "0+unknown"
 
 if TYPE_CHECKING:
     from napari_histodistill.api import (

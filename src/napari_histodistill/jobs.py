@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import logging
 import os
 import pickle
 import queue
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 Q = TypeVar("Q")
 R = TypeVar("R")
 
+logger = logging.getLogger(__name__)
 CANCEL_GRACE_S = 10.0
 """Seconds a cancelled child has to reach its next checkpoint before it is ended."""
 ORPHAN_GRACE_S = 5.0
@@ -199,12 +201,15 @@ class Job(ABC, Generic[Q, R]):
         self._events: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
         self._finished = threading.Event()
+        self._started = 0.0
 
     def start(self) -> None:
         """Begin; a job runs once, and a second call does nothing."""
         with self._lock:
             if self.state is JobState.WAITING:
                 self.state = JobState.RUNNING
+                self._started = time.monotonic()
+                logger.info("job %d, %s, begins", self.number, self._function.__name__)
                 try:
                     self._launch()
                 except Exception as error:
@@ -273,6 +278,11 @@ class Job(ABC, Generic[Q, R]):
             if self.state.final:
                 return
             self.result, self.error, self.state = result, error, state
+            seconds = time.monotonic() - self._started if self._started else 0.0
+            why = f" ({type(error).__name__})" if state is JobState.FAILED else ""
+            logger.info(
+                "job %d, %s, %s%s after %.1f s", self.number, self._function.__name__, state.value, why, seconds
+            )
             self._finished.set()
             self._events.put(None)
 

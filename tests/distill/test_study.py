@@ -241,7 +241,7 @@ def test_a_round_goes_on_from_the_model_that_a_person_took(entry, recorder):
 def test_two_jobs_on_one_study_are_refused_in_words(entry, recorder):
     with (
         Study.open(entry.folder.parents[1]).distillation_lock(),
-        pytest.raises(StudyError, match="in use by another process"),
+        pytest.raises(StudyError, match="in use by process"),
     ):
         distill_study(request_for(entry), recorder)
 

@@ -54,7 +54,7 @@ def predicted(whole, tmp_path):
 def files_of(entry) -> dict[str, bytes]:
     """Every file of the run's arrays."""
     folder = entry.run.folder
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("run.json"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
@@ -251,7 +251,7 @@ def test_resume_with_another_model_or_tissue_is_refused(request_, fake_model):
 def test_a_slide_that_another_process_writes_is_left_alone(request_, fake_model):
     with pytest.raises(JobCancelled):
         predict_slide(request_, cancel_after(1), fake_model(delay=0.05))
-    with entry_of(request_).lock(), pytest.raises(StudyError, match="in use by another process"):
+    with entry_of(request_).lock(), pytest.raises(StudyError, match="in use by process"):
         predict_slide(request_, SILENT, fake_model())
 
 

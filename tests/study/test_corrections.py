@@ -183,10 +183,10 @@ def test_an_array_without_its_head_is_made_again_when_more_is_added(entry, often
 
 
 def test_a_stroke_in_the_journal_is_safe_though_the_array_cannot_be_written(entry, often, monkeypatch):
-    def full(self, y, x, block):
+    def full(self, y, x, height, width):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Pyramid, "write", full)
+    monkeypatch.setattr(Pyramid, "reduce", full)
     paint(entry, 5)
     np.testing.assert_array_equal(whole(entry), after(5, entry.grid.shape))
     with pytest.raises(StudyError, match="No correction is lost"):
@@ -247,8 +247,8 @@ def test_a_folder_that_cannot_be_written_is_a_sentence_and_is_read_all_the_same(
     def refuse(self):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(corrections.FileLock, "acquire", refuse)
-    with pytest.raises(StudyError, match="Make the folder writable"):
+    monkeypatch.setattr(corrections.FileLock, "_lock_patiently", refuse)
+    with pytest.raises(StudyError, match=r"can be written.*not saved yet"):
         paint(entry, 4, 3)
     np.testing.assert_array_equal(whole(entry), after(3, entry.grid.shape))
 

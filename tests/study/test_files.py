@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
 
 import pytest
 
-from napari_histodistill.study.files import FileLock, StudyError, read_document, write_atomically, write_document
+from napari_histodistill.study.files import StudyError, read_document, write_atomically, write_document
 
 
 def test_a_document_comes_back(tmp_path):
@@ -52,33 +48,3 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 def test_not_a_number_never_gets_into_a_document(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_document(tmp_path / "a.json", "thing", 1, {"x": float("nan")})
-
-
-def test_one_holder_at_a_time(tmp_path):
-    first, second = (FileLock(tmp_path / "lock", "slide.svs") for _ in range(2))
-    assert not first.held_by_anyone()
-    with first:
-        assert second.held_by_anyone()
-        with pytest.raises(StudyError, match=rf"slide\.svs is in use by another process \(id {os.getpid()}\)"):
-            second.acquire()
-    assert not second.held_by_anyone()
-    with second:
-        assert first.held_by_anyone()
-
-
-def test_a_killed_holder_frees_the_lock(tmp_path):
-    code = (
-        "import sys, time, pathlib; from napari_histodistill.study.files import FileLock\n"
-        "lock = FileLock(pathlib.Path(sys.argv[1]), 'x'); lock.acquire(); print('held', flush=True); time.sleep(600)"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code, tmp_path / "lock"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert child.stdout.readline() == "held\n"
-        lock = FileLock(tmp_path / "lock", "x")
-        with pytest.raises(StudyError, match=f"id {child.pid}"):
-            lock.acquire()
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.communicate()
-    with lock:
-        assert json.loads((tmp_path / "lock").read_text()) == os.getpid()

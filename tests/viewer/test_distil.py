@@ -422,7 +422,7 @@ def test_taking_is_refused_in_words_while_another_program_does_rounds_or_the_mod
     session.finish()
     with Study.open(session.study).distillation_lock():
         session.control.take(1)
-    assert "in use by another process" in notification_manager.records[-1].message
+    assert "in use by process" in notification_manager.records[-1].message
     shutil.rmtree(session.rounds().folder / "rounds")
     session.control.take(1)
     assert "cannot be read" in notification_manager.records[-1].message

@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
 from napari_histodistill.viewer.correct import KEYS, Tool
+from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.shaping import Shaping
 from napari_histodistill.widgets.session import session_of
@@ -50,7 +51,7 @@ def press(window, key, modifier=Qt.KeyboardModifier.NoModifier):
 
 
 def test_without_a_slide_and_without_a_result_the_dock_says_why_and_the_teacher_leads_to_it(window, dock, made):
-    assert dock.reason.message == "Open a slide first."
+    assert dock.reason.message == NO_SLIDE
     assert not any(widget.isEnabled() for widget in dock._controls)
     window.viewer.open(made[0], plugin=PLUGIN)
     window.settle()

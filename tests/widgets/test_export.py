@@ -11,6 +11,7 @@ import tifffile
 import zarr
 from ome_zarr_models.v05 import ImageLabel
 from PIL import Image
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDockWidget
 
 from napari_histodistill.export import ExportOptions
@@ -229,3 +230,43 @@ def test_layers_of_others_are_refused_with_a_sentence_and_their_own_writers_are_
         other.save(str(tmp_path / "a.geojson"), plugin=PLUGIN)
     (path,) = other.save(str(tmp_path / "other.tif"))
     np.testing.assert_array_equal(tifffile.imread(path), other.data)
+
+
+def square_of(name):
+    ring = [[300, 600], [900, 600], [900, 900], [300, 900], [300, 600]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    return json.dumps({"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": name}}})
+
+
+def test_classes_can_be_given_a_meaning_and_an_import_is_one_step_that_can_be_undone(window, ready, entry, tmp_path):
+    (tmp_path / "a.geojson").write_text(square_of("Gland"))
+    ready.classes.setText("Gland=tumour, Stroma = normal")
+    ready._read(str(tmp_path / "a.geojson"))
+    window.wait(lambda: ready.control.state is ExportState.PREVIEW)
+    assert ready.undo_button.isHidden()
+    ready.apply_button.click()
+    window.wait(lambda: ready.view.teacher.result is not None and ready.control.state is ExportState.READY)
+    window.wait(lambda: not ready.undo_button.isHidden())
+    assert [step.tool for step in entry.corrections().entries().entries] == ["import of a.geojson"]
+    assert "import of a.geojson" in ready.undo_button.toolTip()
+    ready.undo_button.click()
+    window.wait(ready.undo_button.isHidden)
+    ready.view.teacher.result.flush()
+    assert (entry.corrections().read(0, 0, *entry.grid.shape) == NO_CORRECTION).all()
+
+
+def test_an_import_by_another_program_shows_up_by_itself(window, ready, entry):
+    entry.save_corrections_region(150, 100, np.full((30, 30), TUMOUR, np.uint8), tool="import of b.geojson")
+    window.wait(lambda: set(np.unique(shown(ready)[150:180, 100:130])) == {TUMOUR}, seconds=30)
+    window.wait(lambda: not ready.undo_button.isHidden())
+
+
+def test_tags_and_marks_in_names_are_shown_as_text(window, ready, tmp_path):
+    name = '<img src="x"><b>a\u202e.geojson'
+    (tmp_path / name).write_text("[]")
+    ready._read(str(tmp_path / name))
+    window.wait(lambda: "says nothing" in ready.status.text())
+    assert ready.status.textFormat() == Qt.TextFormat.PlainText
+    assert "<b>a\ufffd.geojson" in ready.status.text()
+    ready.control.choose_folder(tmp_path / "<h1>x<")
+    assert "&lt;h1&gt;" in ready.folder.toolTip()

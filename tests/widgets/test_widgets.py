@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QDialog, QDockWidget, QProgressBar, QTabBar
 from napari_histodistill.jobs import Progress
 from napari_histodistill.slide.synthetic import draw_slide, write_slide
 from napari_histodistill.study import RunState, Study
+from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.teacher import TeacherState, default_study_folder
 from napari_histodistill.widgets.parts import MINIMUM_WIDTH, Banner, show_progress
@@ -58,7 +59,7 @@ def test_without_a_slide_the_widgets_say_so_and_offer_nothing_to_run(widgets):
     assert slide.facts.value("File") == "none open"
     assert not slide.find_button.isEnabled()
     assert not teacher.run_button.isEnabled()
-    assert teacher.scope.message == "Open a slide first."
+    assert teacher.scope.message == NO_SLIDE
 
 
 def test_both_widgets_fit_a_small_laptop_and_share_one_place(window, widgets):

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from napari_histodistill.errors import printable
 from napari_histodistill.jobs import InlineControl, JobControl, Progress
 
 Q = TypeVar("Q")
@@ -76,7 +77,7 @@ def duration(seconds: float) -> str:
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """One JSON object, or a line for every entry."""
     if as_json:
-        click.echo(json.dumps(result, ensure_ascii=False))
+        click.echo(json.dumps(result))  # in ASCII: names may hold what a terminal would obey
         return
     width = max(map(len, result))
     for key, value in result.items():
@@ -104,15 +105,15 @@ def print_payload(progress: Progress) -> None:
     from napari_histodistill.mil.settings import Epoch
 
     if isinstance(progress.payload, Epoch | Round):
-        say(str(progress.payload))
+        say(printable(str(progress.payload)))
     elif isinstance(progress.payload, LeftOut):
-        click.secho(f"Warning: {progress.payload}", err=True, fg="yellow")
+        click.secho(f"Warning: {printable(str(progress.payload))}", err=True, fg="yellow")
 
 
 def _lines(value: Any) -> list[str]:
     """A value for people: dictionaries and lists have a line per entry, sizes and intervals one, numbers 4 digits."""
     if isinstance(value, dict):
-        return [f"{key}: {' '.join(_lines(entry))}" for key, entry in value.items()]
+        return [f"{printable(str(key))}: {' '.join(_lines(entry))}" for key, entry in value.items()]
     if isinstance(value, tuple):
         return [" x ".join(" ".join(_lines(entry)) for entry in value)]
     if isinstance(value, list) and len(value) == 2 and all(isinstance(entry, float) for entry in value):
@@ -121,7 +122,7 @@ def _lines(value: Any) -> list[str]:
         return [" ".join(_lines(entry)) for entry in value]
     if isinstance(value, float):
         return [f"{value:.4g}"]
-    return ["unknown" if value is None else str(value)]
+    return ["unknown" if value is None else printable(str(value))]
 
 
 @contextmanager
@@ -133,14 +134,14 @@ def _shown() -> Iterator[Callable[[Progress], None]]:
     if not console.is_terminal:
         yield _PlainLines()
         return
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     with Bar(*columns, TextColumn("{task.fields[left]}"), console=console, transient=True) as bar:
         task = bar.add_task("", total=None, left="")
 
         def show(progress: Progress) -> None:
             left = "" if progress.eta is None else f"{duration(progress.eta)} left"
             total = progress.total or None
-            bar.update(task, completed=progress.done, total=total, description=progress.message, left=left)
+            bar.update(task, completed=progress.done, total=total, description=printable(progress.message), left=left)
 
         yield show
 
@@ -162,7 +163,7 @@ class _PlainLines:
         self._shown, self._last = state, now
         count = f" {progress.done}/{progress.total}" if progress.total else ""
         left = "" if progress.eta is None or finished else f", {duration(progress.eta)} left"
-        click.echo(f"{progress.message}{count}{left}", err=True)
+        click.echo(f"{printable(progress.message)}{count}{left}", err=True)
 
 
 @contextmanager

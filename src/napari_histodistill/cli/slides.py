@@ -19,7 +19,7 @@ from napari_histodistill.cli.options import (
     threads_option,
     threshold_option,
 )
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +142,7 @@ def _segment(
     def tell(sentence: str, kind: str = "Warning") -> None:
         if sentence not in told:
             told.append(sentence)
-            click.secho(f"{kind}: {sentence}", err=True, fg="yellow" if kind == "Warning" else "red")
+            click.secho(f"{kind}: {printable(sentence)}", err=True, fg="yellow" if kind == "Warning" else "red")
 
     def show(progress: Progress) -> None:
         if isinstance(progress.payload, Notice):

@@ -1,4 +1,4 @@
-"""Commands about what a study holds: ``import``, ``export`` and ``audit``."""
+"""Commands about what a study holds: ``import``, ``export``, ``audit`` and ``check``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import click
 
 from napari_histodistill.cli.console import print_result, run_shown
 from napari_histodistill.cli.options import json_option, slide_option, split_exports, study_argument
+from napari_histodistill.errors import printable
+
+EXIT_DAMAGED = 1
 
 
 @click.command(name="import")
@@ -40,17 +43,44 @@ def import_file(
     study: Path, file: Path, slide: str | None, classes: tuple[str, ...], dry_run: bool, as_json: bool, **options: Any
 ) -> None:
     """Bring FILE (GeoJSON of QuPath, ASAP XML, or a mask as PNG, TIFF or OME-Zarr) into STUDY."""
-    from napari_histodistill.export import ImportRequest, apply_import, preview_import
+    from napari_histodistill.export import ImportRequest, apply_import, preview_import, read_classes
     from napari_histodistill.study import Study
 
-    meanings = dict(pair.rpartition("=")[::2] for pair in classes)
+    meanings = read_classes(classes)
     entry = Study.open(study).slide_named(slide)
     preview = run_shown(preview_import, ImportRequest(entry.folder, file, classes=meanings, **options))
     for note in preview.notes:
-        click.secho(f"Note: {note}", err=True, fg="yellow")
+        click.secho(f"Note: {printable(note)}", err=True, fg="yellow")
     if not dry_run:
         run_shown(apply_import, preview)
     print_result(preview.summary(applied=not dry_run), as_json)
+
+
+@click.command()
+@study_argument
+@click.option("--repair", is_flag=True, help="Mend what can be mended; damaged files move into STUDY/damaged.")
+@click.option("--break-lock", is_flag=True, help="Break locks of processes that are gone, or on computers that are.")
+@json_option
+@click.pass_context
+def check(context: click.Context, /, study: Path, as_json: bool, **options: bool) -> None:
+    """Read everything of STUDY and say what is damaged, a line each.
+
+    Nothing is written without --repair, and nothing is ever deleted.
+
+    Exit codes: 0 all is sound, or was mended without a loss; 1 something is damaged, or was lost; 2 it cannot be
+    checked: no study, one of a newer version, or, to repair, one that another process is writing to.
+    """
+    from napari_histodistill.check import CheckRequest, check_study
+
+    report = run_shown(check_study, CheckRequest(study, **options))
+    if as_json:
+        print_result(report.as_dict(), as_json)
+    else:
+        for line in [*report.held, *map(str, report.findings)]:
+            click.echo(line)
+        aside = f" What was damaged is in {report.aside}." if report.aside else ""
+        click.echo(f"{report.files} files read, {len(report.damaged)} found damaged.{aside}")
+    context.exit(0 if report.sound else EXIT_DAMAGED)
 
 
 @click.command()

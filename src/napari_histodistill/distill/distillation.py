@@ -199,6 +199,7 @@ def distil_rounds(
             recipe.epochs,
             fabric,
             keep_best=True,
+            name=f"round {number}",
         )
         checkpoint = rounds.folder / CHECKPOINT
         if checkpoint.is_file():
@@ -216,7 +217,7 @@ def distil_rounds(
         best = trainer.best or trainer.epochs[-1]
         folder = f"rounds/{number}"
         if fabric.is_global_zero:
-            save_model(rounds.model(folder), trainer.model, card)
+            save_model(rounds.make_room(folder), trainer.model, card)
         fabric.barrier()
         after, outcome = roles.after(folder, best.score, always=recipe.promote == "always")
         record = record_of(number, roles, start, outcome, best.score, trainer.epochs)

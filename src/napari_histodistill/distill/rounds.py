@@ -15,12 +15,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, reason
 from napari_histodistill.nets.card import CARD_NAME, WEIGHTS_NAME
-from napari_histodistill.study.files import read_document, write_atomically, write_document
+from napari_histodistill.study.files import (
+    DamagedError,
+    read_document,
+    way_out,
+    write_atomically,
+    write_document,
+    writing,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +36,8 @@ if TYPE_CHECKING:
     from napari_histodistill.mil.settings import Epoch
 
 FORMAT, VERSION = "histodistill-rounds", 1
+ROUND_FORMAT = "histodistill-round"
+"""Of ``round.json``: what the round of a study that is under way was begun with."""
 TEACHER = "teacher"
 
 
@@ -104,10 +114,11 @@ class Roles:
 
 
 class Rounds:
-    """The folder of a distillation: rounds so far and the roles after them."""
+    """The folder of a distillation: rounds so far, the roles after them, and checksums of the models' files."""
 
     def __init__(self, folder: Path, settings: dict[str, Any], roles: Roles, rounds: list[Round]) -> None:
         self.folder, self.settings, self.roles, self.rounds = folder, settings, roles, rounds
+        self.checksums: dict[str, dict[str, int]] = {}
 
     @classmethod
     def begin(cls, folder: Path, teacher: Path, settings: dict[str, Any]) -> Rounds:
@@ -123,9 +134,11 @@ class Rounds:
                 f"The teacher {teacher} lies in {folder}, where what is there makes room for the new rounds: choose "
                 "another folder for them, or resume."
             )
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         for name in ("rounds", TEACHER):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("state.json", "rounds.jsonl", "checkpoint.pt", CARD_NAME, WEIGHTS_NAME):
+        for name in ("state.json", "state.json.copy", "rounds.jsonl", "checkpoint.pt", CARD_NAME, WEIGHTS_NAME):
             (folder / name).unlink(missing_ok=True)
         copy_model(teacher, folder / TEACHER)
         rounds = cls(folder, settings, Roles(), [])
@@ -144,10 +157,13 @@ class Rounds:
         document = read_document(folder / "state.json", FORMAT, VERSION)
         try:
             rounds = cls(
-                folder, document["settings"], Roles(**document["roles"]), [Round(**r) for r in document["rounds"]]
+                folder, dict(document["settings"]), Roles(**document["roles"]), [Round(**r) for r in document["rounds"]]
             )
-        except (KeyError, TypeError) as error:
-            raise RoundsError(f"{folder / 'state.json'} is damaged ({error}): begin anew in another folder.") from error
+            rounds.checksums = dict(document.get("checksums", {}))
+            for name in (rounds.roles.best, rounds.roles.teacher, rounds.roles.displaced):
+                _check_name(name)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedError(f"{folder / 'state.json'} is damaged ({reason(error)}): {way_out(folder)}.") from error
         if settings is not None:
             require_same(f"The distillation in {folder}", rounds.settings, settings)
         return rounds
@@ -160,6 +176,14 @@ class Rounds:
     def model(self, name: str) -> Path:
         """The folder of a model that the roles name."""
         return self.folder / name
+
+    def make_room(self, name: str) -> Path:
+        """The folder for a model that the roles are to name; not what is above, which may be away for the moment."""
+        folder = self.model(name)
+        with writing(folder):
+            folder.parent.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True)
+        return folder
 
     def finish(self, record: Round, roles: Roles) -> None:
         """Record a round whose student lies in its folder; the state is written last."""
@@ -187,16 +211,26 @@ class Rounds:
 
     def save(self) -> None:
         """Write the best model's copy, the lines, and the state."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         copy_model(self.model(self.roles.best), self.folder)
-        lines = "".join(json.dumps(asdict(r), allow_nan=False) + "\n" for r in self.rounds)
-        write_atomically(self.folder / "rounds.jsonl", lines.encode())
+        write_atomically(self.folder / "rounds.jsonl", self.lines().encode())
         content = {
             "settings": self.settings,
             "roles": asdict(self.roles),
             "rounds": [asdict(r) for r in self.rounds],
+            "checksums": self._checksums(),
         }
-        write_document(self.folder / "state.json", FORMAT, VERSION, content)
+        write_document(self.folder / "state.json", FORMAT, VERSION, content, copy=True)
+
+    def lines(self) -> str:
+        """The text of ``rounds.jsonl``."""
+        return "".join(json.dumps(asdict(record), allow_nan=False) + "\n" for record in self.rounds)
+
+    def _checksums(self) -> dict[str, dict[str, int]]:
+        """Of the files of every model, by its folder; those of models from before stay as they were."""
+        for name in (TEACHER, *(f"rounds/{r.number}" for r in self.rounds)):
+            if name not in self.checksums and (self.model(name) / WEIGHTS_NAME).exists():
+                self.checksums[name] = model_checksums(self.model(name))
+        return self.checksums
 
 
 def record_of(number: int, roles: Roles, start: str, outcome: str, score: float | None, epochs: list[Epoch]) -> Round:
@@ -229,6 +263,17 @@ def require_same(what: str, before: dict[str, Any], now: dict[str, Any]) -> None
             )
 
 
+def model_checksums(folder: Path) -> dict[str, int]:
+    """CRC-32 of weights and card of a model, by file name."""
+    return {name: zlib.crc32((folder / name).read_bytes()) for name in (WEIGHTS_NAME, CARD_NAME)}
+
+
+def _check_name(name: str) -> None:
+    """Refuse what names no model below the rounds' own folder."""
+    if name not in {"", TEACHER} and not (name.startswith("rounds/") and name.removeprefix("rounds/").isdecimal()):
+        raise ValueError(f"{name!r} is no model of a round")
+
+
 def copy_model(source: Path, target: Path) -> None:
     """Copy weights and card of a model folder, each complete or not at all, the card last.
 
@@ -241,6 +286,7 @@ def copy_model(source: Path, target: Path) -> None:
         content = {name: (source / name).read_bytes() for name in (WEIGHTS_NAME, CARD_NAME)}
     except OSError as error:
         raise RoundsError(f"{error.filename} cannot be read ({error.strerror}): choose another model.") from error
-    target.mkdir(parents=True, exist_ok=True)
+    with writing(target):
+        target.mkdir(exist_ok=True)
     for name, data in content.items():
         write_atomically(target / name, data)

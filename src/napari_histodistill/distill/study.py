@@ -13,7 +13,7 @@ import torch
 from napari_histodistill.distill.distillation import StudentPlan, distil_rounds, judge_best
 from napari_histodistill.distill.job import Begun, Landed, LeftOut, StudyRequest, StudyResult
 from napari_histodistill.distill.preview import Previewer
-from napari_histodistill.distill.rounds import Rounds, require_same
+from napari_histodistill.distill.rounds import ROUND_FORMAT, VERSION, Rounds, require_same
 from napari_histodistill.distill.selection import NoEvidence
 from napari_histodistill.distill.slides import NothingToLearnError, StudyMaterial, TileSettings, tile_side
 from napari_histodistill.mil.trainer import CHECKPOINT, make_fabric
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.rounds import Round
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.study import StudySlide
-
-
-ROUND_FORMAT, VERSION = "histodistill-round", 1
-"""Of ``round.json``: what the round that is under way was begun with."""
 
 
 def run_study(request: StudyRequest, control: JobControl) -> StudyResult:
@@ -176,8 +172,8 @@ def _begin_round(rounds: Rounds, request: StudyRequest, moved: list[StudySlide])
         begun_with["slides left out"] = [entry.fingerprint for entry in moved]
     now = json.loads(json.dumps(begun_with))
     path = rounds.folder / "round.json"
-    if (rounds.folder / CHECKPOINT).exists():
-        before = read_document(path, ROUND_FORMAT, VERSION)["settings"]
+    before = read_document(path, ROUND_FORMAT, VERSION)["settings"] if (rounds.folder / CHECKPOINT).exists() else {}
+    if before.get("number") == rounds.next:  # else the checkpoint is of a round that was killed when it was done
         require_same(f"Round {rounds.next} in {rounds.folder}", before, now)
     else:
         write_document(path, ROUND_FORMAT, VERSION, {"settings": now})

@@ -9,11 +9,18 @@ from napari_histodistill.export.export import (
     export_source,
     run_export,
 )
-from napari_histodistill.export.importing import ImportPreview, ImportRequest, apply_import, preview_import
+from napari_histodistill.export.importing import (
+    ImportPreview,
+    ImportRequest,
+    apply_import,
+    import_tool,
+    preview_import,
+    read_classes,
+)
 from napari_histodistill.export.picture import sampled
 from napari_histodistill.export.provenance import KEY, Provenance
 from napari_histodistill.export.rasterise import ImportFileError
-from napari_histodistill.export.source import WHAT, ExportError, Place, Source, printable, provenance_of, source_of
+from napari_histodistill.export.source import WHAT, ExportError, Place, Source, provenance_of, source_of
 
 __all__ = [
     "FORMATS",
@@ -32,9 +39,10 @@ __all__ = [
     "check_formats",
     "export_slide",
     "export_source",
+    "import_tool",
     "preview_import",
-    "printable",
     "provenance_of",
+    "read_classes",
     "run_export",
     "sampled",
     "source_of",

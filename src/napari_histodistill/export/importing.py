@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from napari_histodistill.errors import printable
 from napari_histodistill.export.geojson import CLASSES
 from napari_histodistill.export.placing import place_mask
 from napari_histodistill.export.rasterise import Canvas, ImportFileError
 from napari_histodistill.export.read_asap import read_asap_shapes
 from napari_histodistill.export.read_geojson import read_geojson
 from napari_histodistill.export.read_mask import open_mask
-from napari_histodistill.export.source import NAMES, Place, printable
+from napari_histodistill.export.source import NAMES, Place
 from napari_histodistill.predict.figures import summarise_blocks
 from napari_histodistill.slide.annotations import TUMOUR_GROUPS
 from napari_histodistill.slide.errors import AnnotationError
@@ -55,6 +56,7 @@ CLASS_VALUES: Final = {
 }
 """Class names of other programs, in lower case."""
 _WORDS: Final = {"outside": OUTSIDE, "tumour": TUMOUR, "tumor": TUMOUR, "normal": NORMAL, "ignore": IGNORE}
+_LONGEST_NAME: Final = 100
 _EVERY: Final = 256
 """Shapes between two reports of progress."""
 
@@ -123,6 +125,29 @@ class ImportPreview:
         }
 
 
+def read_classes(parts: Iterable[str]) -> dict[str, str]:
+    """What classes mean, each written as NAME=MEANING; parts that are empty say nothing.
+
+    Raises
+    ------
+    ImportFileError
+        If a part has no "=", or a meaning is none.
+
+    Examples
+    --------
+    >>> read_classes(["Gland = tumour", "Stroma=normal"])
+    {'Gland': 'tumour', 'Stroma': 'normal'}
+    """
+    found: dict[str, str] = {}
+    for part in filter(str.strip, parts):
+        name, equals, meaning = part.rpartition("=")
+        if not equals or not name.strip():
+            raise ImportFileError(f"{part.strip()!r} does not say what a class means: write it as Stroma=normal.")
+        _meaning(meaning.strip())
+        found[name.strip()] = meaning.strip()
+    return found
+
+
 def preview_import(request: ImportRequest, control: JobControl) -> ImportPreview:
     """Read a file onto a slide's working grid; nothing is written.
 
@@ -158,7 +183,7 @@ def apply_import(preview: ImportPreview, control: JobControl) -> None:
     """
     entry = StudySlide.open(preview.request.slide)
     if preview.request.kind == "corrections":
-        _write_corrections(entry, preview.labels, control)
+        _write_corrections(entry, preview, control)
     else:
         _write_pseudo_mask(entry, preview, control)
 
@@ -305,16 +330,25 @@ def _thumbnail(labels: UInt8) -> UInt8:
 # Writing
 
 
-def _write_corrections(entry: StudySlide, labels: UInt8, control: JobControl) -> None:
+def _write_corrections(entry: StudySlide, preview: ImportPreview, control: JobControl) -> None:
+    """Lay what a file says over the corrections, as one step that can be undone."""
+    if preview.window is None:
+        return
+    y, x, height, width = preview.window
+    control.progress(0, 0, "Writing corrections")
+    said = preview.labels[y : y + height, x : x + width].copy()
     before = entry.corrections()
-    for rows in _strips(len(labels)):
-        control.progress(rows.start, len(labels), "Writing corrections")
-        for x in range(0, labels.shape[1], CHUNK):
-            block = labels[rows, x : x + CHUNK]
-            said = block != NO_CORRECTION
-            if said.any():
-                there = np.uint8(NO_CORRECTION) if before is None else before.read(rows.start, x, *block.shape)
-                entry.save_corrections_region(rows.start, x, np.where(said, block, there))
+    if before is not None:
+        for rows in _strips(height):
+            control.checkpoint()
+            strip = said[rows]
+            np.copyto(strip, before.read(y + rows.start, x, *strip.shape), where=strip == NO_CORRECTION)
+    entry.save_corrections_region(y, x, said, tool=import_tool(preview.request.file.name))
+
+
+def import_tool(name: str) -> str:
+    """What the journal calls the import of a file of this name."""
+    return f"import of {printable(name)[:_LONGEST_NAME]}"
 
 
 def _write_pseudo_mask(entry: StudySlide, preview: ImportPreview, control: JobControl) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from scipy import ndimage
 
+from napari_histodistill.errors import printable
 from napari_histodistill.export.provenance import KEY
-from napari_histodistill.export.source import COLOURS, ROWS, ExportError, printable
+from napari_histodistill.export.source import COLOURS, ROWS, ExportError
 from napari_histodistill.export.table import figures_of
 from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.labels import IGNORE, TUMOUR

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 import numpy as np
 
+from napari_histodistill.errors import reason
 from napari_histodistill.export.rasterise import ImportFileError
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     Points = npt.NDArray[np.float64]
 
-LARGEST_FEATURE: Final = 64_000_000
-"""Characters; about three million points."""
+LARGEST_FEATURE: Final = 32_000_000
+"""Characters; more than a million points."""
 _CHUNK: Final = 1 << 20
 UNCLASSIFIED: Final = "without a class"
 
@@ -52,16 +53,12 @@ def read_geojson(path: Path) -> Iterator[Shape]:
         with path.open(encoding="utf-8-sig") as file:
             for feature in _features(_Json(file)):
                 yield from _shapes(feature)
-    except (ValueError, RecursionError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, RecursionError, KeyError, TypeError, IndexError, AttributeError, MemoryError) as error:
         raise ImportFileError(
-            f"{path.name} is no GeoJSON that can be read ({_reason(error)}): export it anew."
+            f"{path.name} is no GeoJSON that can be read ({reason(error)}): export it anew."
         ) from error
     except OSError as error:
         raise ImportFileError(f"{path.name} cannot be read ({error.strerror}): check the disk.") from error
-
-
-def _reason(error: Exception) -> str:
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
 
 
 def _features(text: _Json) -> Iterator[Any]:

@@ -16,10 +16,13 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import ParseError, fromstring
 from PIL import Image
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, reason
 from napari_histodistill.export.provenance import KEY
 from napari_histodistill.export.rasterise import ImportFileError
+from napari_histodistill.slide.errors import DAMAGED
 from napari_histodistill.slide.metadata import micrometres
+from napari_histodistill.slide.sources.segments import LOSSY, READABLE
+from napari_histodistill.slide.zarr_guard import open_guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,13 +30,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from napari_histodistill.slide.sources.segments import LOSSY, READABLE
+from napari_histodistill.slide.zarr_guard import GuardedStore
+
 LARGEST_SIDE: Final = 1 << 20
 LARGEST_CHUNK: Final = 1 << 26
 """Bytes of a tile or chunk, the least that is decoded at a time."""
 LARGEST_PNG: Final = 300_000_000
 """Pixels of a PNG, which is read in one piece."""
 LARGEST_METADATA: Final = 1 << 24
-"""Bytes of a JSON or XML document."""
+"""Bytes of an XML document."""
 _SINGLE_CHANNEL: Final = {"1", "L", "P", "I", "I;16"}
 Pair = tuple[float, float]
 
@@ -83,25 +89,10 @@ def open_mask(path: Path) -> Iterator[MaskImage]:
             yield mask
     except HistodistillError:
         raise
-    except OSError as error:
-        raise ImportFileError(f"{path.name} cannot be read ({error}): get a complete copy of it.") from error
-    except (tifffile.TiffFileError, zarr.errors.BaseZarrError, DefusedXmlException, ParseError) as error:
-        raise _damaged(path, error) from error
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        RuntimeError,
-        SyntaxError,
-        RecursionError,
-        MemoryError,
-    ) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> ImportFileError:
-    return ImportFileError(f"{path.name} is damaged or no mask ({str(error)[:200]}): get a complete copy of it.")
+    except (*DAMAGED, tifffile.TiffFileError, zarr.errors.BaseZarrError, DefusedXmlException, ParseError) as error:
+        raise ImportFileError(
+            f"{path.name} is damaged or no mask ({reason(error)}): get a complete copy of it."
+        ) from error
 
 
 def _opener(path: Path) -> Any:
@@ -141,6 +132,10 @@ def _open_tiff(path: Path) -> Iterator[MaskImage]:
         shape = tuple(size for size in page.shape if size != 1) or page.shape
         if len(page.shape) != 2 and len(shape) != 2:
             raise ImportFileError(_coloured(path))
+        if int(page.compression) in LOSSY or int(page.compression) not in READABLE:
+            raise ImportFileError(
+                f"{path.name} is compressed in a way that changes values: save it with deflate or LZW."
+            )
         if int(np.prod(page.chunks, dtype=np.float64)) * page.dtype.itemsize > LARGEST_CHUNK and page.is_tiled:
             raise ImportFileError(f"{path.name} has tiles too large to read one by one: write it anew.")
         if not page.is_tiled and int(np.prod(page.shape, dtype=np.float64)) * page.dtype.itemsize > 4 * LARGEST_CHUNK:
@@ -192,23 +187,15 @@ def _positive(number: float) -> float | None:
 
 @contextmanager
 def _open_zarr(path: Path) -> Iterator[MaskImage]:
-    for name in ("zarr.json", ".zattrs", ".zmetadata", ".zarray"):
-        if (path / name).exists() and (path / name).stat().st_size > LARGEST_METADATA:
-            raise ImportFileError(f"{path.name} has absurdly large metadata: write it anew.")
-    group, notes = _label_group(path)
+    group, store, notes = _label_group(path)
     attributes = dict(group.attrs)
     ome: Any = attributes.get("ome", attributes)
     multiscale = ome["multiscales"][0]
     dataset = multiscale["datasets"][0]
-    if ".." in str(dataset["path"]).split("/") or str(dataset["path"]).startswith("/"):
-        raise ImportFileError(f"{path.name} refers to files outside itself: get a complete copy of it.")
-    array: Any = group[str(dataset["path"])]
+    array: Any = store.array(group, dataset["path"], LARGEST_CHUNK)
     leading = len(array.shape) - 2
     if leading < 0 or any(size != 1 for size in array.shape[:leading]):
         raise ImportFileError(f"{path.name} has more than one plane: give a mask with one.")
-    chunks = getattr(array, "shards", None) or array.chunks
-    if float(np.prod(chunks, dtype=np.float64)) * array.dtype.itemsize > LARGEST_CHUNK:
-        raise ImportFileError(f"{path.name} has chunks too large to read one by one: write it anew.")
     first = (0,) * leading
     scale, translation = _transformations(multiscale, dataset, leading)
     yield MaskImage(
@@ -221,20 +208,19 @@ def _open_zarr(path: Path) -> Iterator[MaskImage]:
     )
 
 
-def _label_group(path: Path) -> tuple[zarr.Group, list[str]]:
+def _label_group(path: Path) -> tuple[zarr.Group, GuardedStore, list[str]]:
     """The label image in a folder: itself, or the first one under it."""
-    group = zarr.open_group(path, mode="r")
+    group, store = open_guarded(path)
     attributes = dict(group.attrs)
     ome: Any = attributes.get("ome", attributes)
     if "image-label" in ome or "labels" not in group:
-        return group, []
-    labels = zarr.open_group(path / "labels", mode="r")
-    listed: dict[str, Any] = dict(labels.attrs)
+        return group, store, []
+    listed: dict[str, Any] = dict(open_guarded(path / "labels")[0].attrs)
     names: Any = listed.get("ome", listed).get("labels", [])
     if not names or "/" in str(names[0]) or ".." in str(names[0]):
         raise ImportFileError(f"{path.name} lists no labels: give the label image itself.")
     notes = [f"The file holds {len(names)} label images; {names[0]!r} is taken."] if len(names) > 1 else []
-    return zarr.open_group(path / "labels" / str(names[0]), mode="r"), notes
+    return *open_guarded(path / "labels" / str(names[0])), notes
 
 
 def _transformations(multiscale: Any, dataset: Any, leading: int) -> tuple[Pair | None, Pair | None]:

@@ -200,7 +200,7 @@ def source_of(entry: StudySlide, what: str = "pseudo", round_number: int | None 
     if what == "corrections":
         return _corrections(entry)
     if entry.run is None:
-        raise ExportError(f"{printable(entry.known_path.name)} has no result to export yet: run the teacher first.")
+        raise ExportError(f"{entry.known_path.name} has no result to export yet: run the teacher first.")
     return _mask_of(entry, entry.run, what)
 
 
@@ -226,7 +226,7 @@ def _mask_of(entry: StudySlide, run: Run, what: str) -> Source:
     """The mask of a run or prediction, corrections laid over it."""
     pyramid = run.pseudo_mask
     if pyramid is None:
-        raise ExportError(f"{printable(entry.known_path.name)} has no result to export yet: run the teacher first.")
+        raise ExportError(f"{entry.known_path.name} has no result to export yet: run the teacher first.")
     place = Place.of_grid(entry.grid, entry.origin)
     document = pyramid.folder / "zarr.json"
     before = document.stat()
@@ -246,7 +246,7 @@ def _mask_of(entry: StudySlide, run: Run, what: str) -> Source:
 def _corrections(entry: StudySlide) -> Source:
     stored = entry.corrections()
     if stored is None:
-        raise ExportError(f"{printable(entry.known_path.name)} has no corrections to export: nobody set any.")
+        raise ExportError(f"{entry.known_path.name} has no corrections to export: nobody set any.")
     height, width = entry.grid.shape
 
     def strips(rows: int) -> Iterator[tuple[int, UInt8]]:
@@ -274,14 +274,3 @@ def provenance_of(
 def _provenance(entry: StudySlide, what: str) -> Provenance:
     name, grid = entry.known_path.name, entry.grid
     return Provenance(what, name, entry.fingerprint, grid.slide_shape, entry.mpp, entry.origin)
-
-
-def printable(text: str) -> str:
-    r"""A name that is shown: control characters and marks that turn the direction of text become a box.
-
-    Examples
-    --------
-    >>> printable("a\nb\u202egnp.exe")
-    'a\ufffdb\ufffdgnp.exe'
-    """
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)

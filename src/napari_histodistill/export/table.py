@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.errors import printable
 from napari_histodistill.export.geojson import CLASSES, measures, outlined
-from napari_histodistill.export.source import ROWS, printable
+from napari_histodistill.export.source import ROWS
 from napari_histodistill.predict.figures import Figures, summarise_blocks
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 
@@ -30,14 +31,14 @@ def write_summary(source: Source, path: Path) -> None:
     """Write a line of names and a line of values, units in the names."""
     made_by, place = source.provenance, source.place
     row: dict[str, Any] = {
-        "slide": printable(made_by.slide),
+        "slide": as_cell(made_by.slide),
         "width_px": made_by.slide_shape[1],
         "height_px": made_by.slide_shape[0],
         "mpp_x": place.mpp[1],
         "mpp_y": place.mpp[0],
         "what": source.what,
         **(areas_of(source) if source.what == "corrections" else asdict(figures_of(source))),
-        "model": made_by.model,
+        "model": None if made_by.model is None else as_cell(str(made_by.model)),
         "round": made_by.round,
         "threshold": made_by.threshold,
         "smoothing_um": made_by.smoothing_um,
@@ -70,6 +71,18 @@ def write_regions(source: Source, path: Path, tolerance_um: float | None = None)
                     measured.get("Mean probability", ""),
                 ]
             )  # fmt: skip
+
+
+def as_cell(text: str) -> str:
+    r"""A name as a CSV cell: in one line, and never a formula, which spreadsheets would run.
+
+    Examples
+    --------
+    >>> as_cell('=HYPERLINK("http://x")'), as_cell("slide-1.svs")
+    ('\'=HYPERLINK("http://x")', 'slide-1.svs')
+    """
+    shown = printable(text)
+    return f"'{shown}" if shown.lstrip().startswith(("=", "+", "-", "@", "\ufffd")) else shown
 
 
 def figures_of(source: Source) -> Figures:

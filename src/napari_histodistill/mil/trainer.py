@@ -85,6 +85,8 @@ class Trainer:
     fabric : Fabric
     keep_best : bool
         Whether the model is that of the epoch with the best score, not of the last.
+    name : str
+        Tells its checkpoints from those of other trainings in the folder.
 
     Attributes
     ----------
@@ -106,7 +108,9 @@ class Trainer:
         fabric: Fabric,
         *,
         keep_best: bool = False,
+        name: str = "",
     ) -> None:
+        self.name = name
         self.loss, self.sampler, self.settings, self.total, self.fabric = loss, sampler, optimisation, epochs, fabric
         self.epochs: list[Epoch] = []
         self.best: Epoch | None = None
@@ -202,6 +206,7 @@ class Trainer:
             If the disk is full or the folder is gone or cannot be written.
         """
         state = {
+            "name": self.name,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -220,7 +225,7 @@ class Trainer:
             ) from error
 
     def load(self, path: Path) -> None:
-        """Go on from what `save` wrote.
+        """Go on from what `save` wrote; the checkpoint of a training of another name is nothing to go on from.
 
         Raises
         ------
@@ -229,6 +234,8 @@ class Trainer:
         """
         try:
             state: Mapping[str, Any] = torch.load(path, map_location=self.fabric.device, weights_only=True)
+            if state.get("name", self.name) != self.name:
+                return
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])

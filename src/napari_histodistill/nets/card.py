@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, reason
 
 FORMAT = "histodistill-model"
 VERSION = 2
 """Written. Version 1, without `Architecture.attention` and `Training.start`, is read as well."""
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "model.safetensors"
+LARGEST_CARD = 1 << 24
+"""Bytes; a card that lists a hundred thousand patients has a tenth."""
 BUNDLED = {name: Path(__file__).parent / name.replace("-", "_") for name in ("bundled", "bundled-student")}
 """Folders of the models that come with the package, by name."""
 
@@ -133,10 +135,12 @@ class ModelCard:
             raise ModelError(f"The model card gives {self.mpp} µm per pixel, which no slide has: mend its mpp.")
         if not 0 < self.threshold < 1:
             raise ModelError(f"The model card gives the threshold {self.threshold}, which must lie between 0 and 1.")
-        if self.multiple < 1 or self.margin < 0 or self.smoothing_um < 0:
-            raise ModelError("The model card gives a negative margin, multiple or smoothing: mend it.")
+        if not (1 <= self.multiple <= 4096 and 0 <= self.margin <= 4096 and 0 <= self.smoothing_um <= 1000):
+            raise ModelError(
+                "The model card gives a margin, multiple or smoothing that is negative or absurd: mend it."
+            )
         weights = self.architecture.weights
-        if not weights or min(weights) < 0 or abs(sum(weights) - 1) > 1e-3:
+        if not weights or not min(weights) >= 0 or not abs(sum(weights) - 1) <= 1e-3:
             raise ModelError(f"The model card gives the fusion weights {weights}, which must sum to one.")
 
     def digest(self, folder: Path | None) -> str:
@@ -144,7 +148,9 @@ class ModelCard:
         digest = hashlib.sha256(repr((self.mpp, self.stain_normalisation, self.stain_reference)).encode())
         weights = None if folder is None else folder / WEIGHTS_NAME
         if weights is not None and weights.is_file():
-            digest.update(weights.read_bytes())
+            with weights.open("rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
         return digest.hexdigest()[:12]
 
     def to_json(self) -> str:
@@ -162,8 +168,8 @@ class ModelCard:
         """
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ModelError(f"{where} is not JSON (line {error.lineno}): the model must be saved anew.") from error
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{where} is not JSON ({reason(error)}): the model must be saved anew.") from error
         if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
             raise ModelError(f"{where} is not the card of a histodistill model: choose a folder that was trained here.")
         version = data.pop("version", None)
@@ -173,8 +179,8 @@ class ModelCard:
             data["architecture"] = Architecture(**_known(Architecture, data["architecture"]))
             data["training"] = Training(**_known(Training, data.get("training", {})))
             return cls(**_known(cls, data))
-        except (KeyError, TypeError) as error:
-            raise ModelError(f"{where} is not complete ({error}): the model must be saved anew.") from error
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ModelError(f"{where} is not complete ({reason(error)}): the model must be saved anew.") from error
 
 
 def _known(kind: type[Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -185,6 +191,9 @@ def _known(kind: type[Any], data: dict[str, Any]) -> dict[str, Any]:
         raise TypeError(f"unknown entry {unknown[0]!r}")
     for name, value in data.items():
         _check_type(name, types[name], value)
+        if types[name].startswith("tuple"):
+            for item in value:
+                _check_type(f"an item of {name}", types[name].removeprefix("tuple[").split(",")[0], item)
     return {name: tuple(v) if types[name].startswith("tuple") else v for name, v in data.items()}
 
 
@@ -202,7 +211,7 @@ def _check_type(name: str, kind: str, value: object) -> None:
         "dict[str, list[str]]": dict,
     }
     wanted = expected.get(kind)
-    if wanted is not None and not isinstance(value, wanted):
+    if wanted is not None and (not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool)):
         raise TypeError(f"{name} is {value!r}")
 
 
@@ -229,6 +238,8 @@ def read_card(where: str | Path) -> ModelCard:
     if not path.is_file():
         raise ModelError(f"There is no model in {folder}: choose a folder with {CARD_NAME} in it.")
     try:
+        if path.stat().st_size > LARGEST_CARD:
+            raise ModelError(f"{path} is absurdly large for a model card: choose a folder that was trained here.")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} cannot be read ({error}): check the file.") from error

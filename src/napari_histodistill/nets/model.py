@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, reason
 from napari_histodistill.nets.card import CARD_NAME, WEIGHTS_NAME, ModelCard, ModelError, model_folder, read_card
 from napari_histodistill.nets.encoders.base import IMAGENET_MEAN, IMAGENET_STD
 from napari_histodistill.nets.folding import folded
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from napari_histodistill.nets.network import Maps
 
 _PIXELS_AT_ONCE = 1024 * 1024  # bounds the activations: about 400 bytes a pixel
+_FLOATS = ("F16", "BF16", "F32", "F64")
 _REFLECT = 32  # mirrored surroundings of an image, so that the zero padding of the network lies outside
 
 
@@ -166,15 +168,40 @@ def load_model(where: str | Path = "bundled", device: str | None = None) -> Mode
     if not path.is_file():
         raise ModelError(f"{folder} has a card but no weights ({WEIGHTS_NAME}): copy the whole folder.")
     try:
+        _check_header(path, network)
         weights = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged ({error}): copy or train the model again.") from error
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:
+        raise ModelError(f"{path} is damaged ({reason(error)}): copy or train the model again.") from error
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise ModelError(f"{path} holds weights that are no numbers: copy or train the model again.")
     try:
         counters = {name: value for name, value in network.state_dict().items() if not value.is_floating_point()}
         network.load_state_dict(counters | {name: value.float() for name, value in weights.items()}, strict=True)
     except RuntimeError as error:
-        raise ModelError(f"The weights in {path} do not fit their card: the files are not from one model.") from error
+        raise _unfit(path) from error
     return Model(network, card, pick_device(device or "auto"))
+
+
+def _check_header(path: Path, network: SideNetwork) -> None:
+    """Compare names, shapes and types in a weights file with the network's before any of it is read.
+
+    Raises
+    ------
+    ModelError
+        If they are not those of the network.
+    """
+    wanted = {name: list(value.shape) for name, value in network.state_dict().items() if value.is_floating_point()}
+    with safe_open(path, framework="pt") as file:
+        if set(file.keys()) != set(wanted):
+            raise _unfit(path)
+        for name, shape in wanted.items():
+            found = file.get_slice(name)
+            if list(found.get_shape()) != shape or found.get_dtype() not in _FLOATS:
+                raise _unfit(path)
+
+
+def _unfit(path: Path) -> ModelError:
+    return ModelError(f"The weights in {path} do not fit their card: the files are not from one model.")
 
 
 def save_model(folder: str | Path, network: SideNetwork, card: ModelCard, *, half: bool = False) -> Path:
@@ -197,10 +224,15 @@ def save_model(folder: str | Path, network: SideNetwork, card: ModelCard, *, hal
         for name, value in network.state_dict().items()
         if value.dtype.is_floating_point
     }
-    partial = folder / f"{WEIGHTS_NAME}.partial"
-    partial.write_bytes(save(tensors, {"format": "pt"}))  # save_file would make a file that only its owner may read
-    partial.replace(folder / WEIGHTS_NAME)
-    partial = folder / f"{CARD_NAME}.partial"
-    partial.write_text(card.to_json(), encoding="utf-8")
-    partial.replace(folder / CARD_NAME)
+    _write_whole(folder / WEIGHTS_NAME, save(tensors, {"format": "pt"}))  # save_file: readable by the owner only
+    _write_whole(folder / CARD_NAME, card.to_json().encode())
     return folder
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -52,8 +52,13 @@ class StainStatistics:
         return {"method": REINHARD, "mean": list(self.mean), "std": list(self.std)}
 
 
+_MOST = 1e6  # far beyond any colour; no comparison with it holds for what is no number
+
+
 def _is_triple(value: object) -> TypeGuard[Sequence[float]]:
-    return isinstance(value, list | tuple) and len(value) == 3 and all(isinstance(v, float | int) for v in value)
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        return False
+    return all(isinstance(v, float | int) and abs(v) < _MOST for v in value)
 
 
 def fit_stain(images: Iterable[NDArray[np.uint8]]) -> StainStatistics | None:

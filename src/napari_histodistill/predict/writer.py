@@ -9,6 +9,7 @@ import numpy as np
 from napari_histodistill.predict.request import TileDone
 from napari_histodistill.slide.tissue import TISSUE
 from napari_histodistill.study import StudyError, TissueOnGrid
+from napari_histodistill.study.files import DamagedError, way_out, writing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +35,10 @@ class TileStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(exist_ok=True)
-        for left_over in folder.glob("*.partial"):
-            left_over.unlink()
+        with writing(folder):
+            folder.mkdir(exist_ok=True)
+            for left_over in folder.glob("*.partial"):
+                left_over.unlink()
 
     def __contains__(self, index: int) -> bool:
         return self._path(index).exists()
@@ -51,7 +53,10 @@ class TileStore:
     def load(self, index: int) -> FloatMap | None:
         """A map, or None where there is none."""
         path = self._path(index)
-        return np.load(path) if path.exists() else None
+        try:
+            return np.load(path) if path.exists() else None
+        except (OSError, EOFError, ValueError) as error:
+            raise DamagedError(f"{path} is damaged ({error}): {way_out(path)}, then resume.") from error
 
     def discard(self, index: int) -> None:
         """Forget a map."""

@@ -8,6 +8,7 @@ is kept in memory.
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,9 @@ LARGEST_FILE: Final = 1 << 29
 _DEEPEST: Final = 32
 _LONGEST_NAME: Final = 100
 _PIECE: Final = 1 << 16
+MOST_OUTLINES: Final = 2_000_000
+LONGEST_TAG: Final = 1 << 20
+"""Bytes between two tags, and of one: the parser keeps that many, and more in the attributes of a tag."""
 _AREAS: Final = frozenset({"polygon", "spline", "rectangle"})
 
 
@@ -75,14 +79,19 @@ def read_asap(path: Path) -> tuple[Outline, ...]:
         if path.stat().st_size > LARGEST_FILE:
             raise AnnotationError(f"{path} has more than {LARGEST_FILE >> 20} MB: split it.")
         with path.open("rb") as file:
+            fed = 0
             while piece := file.read(_PIECE):
+                tags = target.tags
                 parser.feed(piece)
+                fed = fed + len(piece) if target.tags == tags else 0
+                if fed > LONGEST_TAG:
+                    raise ValueError("a tag, or what lies between two, is absurdly long")
         parser.close()
     except DefusedXmlException as error:
         raise AnnotationError(
             f"{path} declares entities or refers to other files, which annotations never need: export it anew."
         ) from error
-    except (ParseError, ValueError) as error:
+    except (ParseError, ValueError, LookupError, MemoryError) as error:
         raise AnnotationError(f"{path} is no ASAP XML that can be read ({error}): export it anew.") from error
     except OSError as error:
         raise AnnotationError(f"{path} cannot be read ({error.strerror}): check the name and the disk.") from error
@@ -94,11 +103,13 @@ class _Target:
 
     def __init__(self) -> None:
         self.outlines: list[Outline] = []
+        self.tags = 0
         self._depth = 0
         self._group, self._name, self._is_area = NO_GROUP, "", False
-        self._points: list[tuple[float, float, float]] = []
+        self._points = array("d")  # 24 bytes a point, where tuples take six times as much
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
+        self.tags += 1
         self._depth += 1
         if self._depth > _DEEPEST:
             raise ValueError("it is nested too deeply")
@@ -107,7 +118,7 @@ class _Target:
         if tag == "Annotation":
             self._group = attributes.get("PartOfGroup", NO_GROUP)[:_LONGEST_NAME]
             self._name = attributes.get("Name", "without a name")[:_LONGEST_NAME]
-            self._is_area, self._points = attributes.get("Type", "Polygon").lower() in _AREAS, []
+            self._is_area, self._points = attributes.get("Type", "Polygon").lower() in _AREAS, array("d")
         elif tag == "Coordinate" and self._is_area:
             try:
                 order, y, x = (float(attributes[name]) for name in ("Order", "Y", "X"))
@@ -115,14 +126,16 @@ class _Target:
                 raise ValueError(f"a point of the annotation {self._name} has no {error}") from error
             if not math.isfinite(order + y + x):
                 raise ValueError(f"a point of the annotation {self._name} is no number")
-            self._points.append((order, y, x))
+            self._points.extend((order, y, x))
 
     def end(self, tag: str) -> None:
         self._depth -= 1
         if tag == "Annotation":
+            if len(self.outlines) == MOST_OUTLINES:
+                raise ValueError(f"it has more than {MOST_OUTLINES // 10**6} million annotations")
             points = np.array(self._points, np.float64).reshape(-1, 3)
             self.outlines.append(Outline(self._group, points[np.argsort(points[:, 0], kind="stable"), 1:]))
-            self._points = []
+            self._points = array("d")
 
     def close(self) -> None:
         """Nothing is left to do."""

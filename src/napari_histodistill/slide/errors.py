@@ -1,6 +1,27 @@
 """Errors of the slide package: what a user can mend, and what only a reader sees."""
 
+import struct
+import zlib
+from typing import Final
+
 from napari_histodistill.errors import HistodistillError
+
+DAMAGED: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What parsers of other packages raise, as fuzzing found, on a file that is damaged or made to hurt."""
 
 
 class SlideError(HistodistillError):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import openslide
 
+from napari_histodistill.logs import hide
 from napari_histodistill.slide.errors import SlideError
 from napari_histodistill.slide.slide import Slide
 from napari_histodistill.slide.sources.ome_zarr import OmeZarrSource, is_zarr
@@ -54,6 +55,7 @@ def open_slide(
         `mpp` is no pixel size of a slide.
     """
     path = to_path(path)
+    hide(str(path))
     return Slide(path, _open_source(path, source), mpp, icc=icc)
 
 

@@ -2,8 +2,9 @@
 
 from napari_histodistill.study.audit import Audit, AuditPatch
 from napari_histodistill.study.corrections import Corrections, Origin
-from napari_histodistill.study.files import FileLock, StudyError
+from napari_histodistill.study.files import StudyError
 from napari_histodistill.study.journal import Entry, Patch, timeline
+from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.membership import (
     relink_from,
     relink_slide,

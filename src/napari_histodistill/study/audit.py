@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
+from napari_histodistill.study.files import StudyError, read_document, write_document
+from napari_histodistill.study.locks import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,7 +216,7 @@ def _lock(folder: Path) -> FileLock:
 
 def _write(folder: Path, audit: Audit) -> None:
     content = {**asdict(replace(audit, patches=())), "patches": [_packed(patch) for patch in audit.patches]}
-    write_document(folder / "audit.json", FORMAT, VERSION, content)
+    write_document(folder / "audit.json", FORMAT, VERSION, content, copy=True)
 
 
 def _packed(patch: AuditPatch) -> dict[str, Any]:

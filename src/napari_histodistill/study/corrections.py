@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_histodistill.slide.labels import IGNORE
-from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
+from napari_histodistill.study.files import StudyError, read_document, way_out, write_document
 from napari_histodistill.study.journal import TILE, Entry, Journal, Patch, Scan, numbered, timeline
+from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -153,6 +154,20 @@ class Corrections:
         """The whole journal."""
         return self._journal.scan() if self._journal.exists else Scan([], Journal.start)
 
+    def since(self, known: int) -> list[Entry]:
+        """Entries behind the one numbered ``known``; quick where the array is no further."""
+        mark = self._mark()
+        found = self.entries().entries if known < mark.sequence else self._scan_pending(mark).entries
+        return [entry for entry in found if entry.sequence > known]
+
+    def stamp(self) -> tuple[int, int] | None:
+        """What changes whenever somebody writes; None while there is no journal, or it cannot be reached."""
+        try:
+            about = self._journal.path.stat()
+        except OSError:
+            return None
+        return about.st_size, about.st_mtime_ns
+
     def provenance(self, y: int, x: int, height: int, width: int) -> list[Origin]:
         """Where the corrections in a window come from, the latest stroke first."""
         entries = self.entries().entries
@@ -186,10 +201,14 @@ class Corrections:
             )
         if scan.torn:
             said.append(f"The last correction on {self._name} was cut short while it was written, and is lost.")
+        if self._mark_path.exists() and not self._journal.exists:
+            said.append(f"{self._journal.path} is gone: the corrections are there, but can no longer be undone.")
         if self.exist and not self._journal.exists:
             lost = sum(self._array_window(*tile) is None for tile in _tiles_in(0, 0, *self.shape))
             if lost:
-                said.append(f"{lost} damaged tile(s) of {self._array_folder} were passed over: restore it from a copy.")
+                said.append(
+                    f"{lost} damaged tile(s) of {self._array_folder} were passed over: {way_out(self._array_folder)}."
+                )
         return said
 
     # Writing
@@ -272,6 +291,59 @@ class Corrections:
             self._new_array()
             self._compact(scan.entries, scan.end)
 
+    def unsound_tiles(self) -> list[tuple[int, int, int, int]]:
+        """Tiles whose array cannot be read, or, under a sound journal, does not hold what that says."""
+        scan = self.entries()
+        pending = self._scan_pending().entries
+        known = self._journal.exists and not scan.damaged and bool(self._journal.identity())
+        bad = []
+        for strip in _strips(self.shape):
+            replayed = self._replay(scan.entries, *strip)
+            for y, x, height, width in _tiles_in(*strip):
+                tile = self._array_window(y, x, height, width)
+                if tile is not None and known:
+                    for entry in pending:
+                        _lay_entry(tile, (y, x), entry)
+                    if np.array_equal(tile, replayed[:, x : x + width]):
+                        continue
+                if tile is None or known:
+                    bad.append((y, x, height, width))
+        return bad
+
+    def mend(self, keep: Callable[[Path], None], move: Callable[[Path], None]) -> None:
+        """Make journal and array sound again with everything that either still holds.
+
+        Parameters
+        ----------
+        keep, move : callable
+            Copy a file, or move a folder, to where damaged things are kept.
+        """
+        with self._writing():
+            scan = self._journal.scan()
+            if scan.damaged or not self._journal.identity():
+                patches = []
+                for strip in _strips(self.shape):
+                    replayed = self._replay(scan.entries, *strip)
+                    for y, x, height, width in _tiles_in(*strip):
+                        tile, before = self.read(y, x, height, width), replayed[:, x : x + width]
+                        if (tile != NO_CORRECTION).any():  # else the chunk may be gone as well
+                            patches.append(Patch.between(y, x, before, tile))
+                kept = tuple(patch for patch in patches if patch is not None)
+                last = max((entry.sequence for entry in scan.entries), default=0)
+                recovered = [Entry("recovered", kept, sequence=last + 1)] if kept else []
+                keep(self._journal.path)
+                self._journal.create([*scan.entries, *recovered])
+            move(self._array_folder)
+            self._new_array()
+            scan = self._journal.scan()
+            self._compact(scan.entries, scan.end)
+
+    def _replay(self, entries: Iterable[Entry], y: int, x: int, height: int, width: int) -> UInt8:
+        window = _nothing(height, width)
+        for entry in entries:
+            _lay_entry(window, (y, x), entry)
+        return window
+
     def _compact(self, entries: Sequence[Entry], end: int) -> None:
         """Write entries into the array, tile by tile, then the mark."""
         tiles: dict[tuple[int, int], list[tuple[Entry, Patch]]] = {}
@@ -286,11 +358,8 @@ class Corrections:
                 return
             for (y, x), changes in tiles.items():
                 self._write_tile(array, y, x, changes)
-        except OSError as error:
-            raise StudyError(
-                f"{self._array_folder} cannot be written ({error.strerror}): free disk space. No correction is lost, "
-                "they are in the journal."
-            ) from error
+        except StudyError as error:
+            raise StudyError(f"{error} No correction is lost, they are in the journal.") from error
         sequence = max((entry.sequence for entry in entries), default=0)
         self._write_mark(_Mark(max(sequence, self._mark().sequence), end, self._journal.identity()))
 
@@ -311,11 +380,8 @@ class Corrections:
         lock = FileLock(self._folder / "corrections.lock", f"The corrections of {self._name}", tries=LOCK_TRIES)
         try:
             lock.acquire()
-        except OSError as error:
-            raise StudyError(
-                f"{self._folder} cannot be written ({error.strerror}): your corrections are not saved. Make the folder "
-                "writable, or copy the study to one that is."
-            ) from error
+        except StudyError as error:
+            raise StudyError(f"{str(error).removesuffix('.')}; your last corrections are not saved yet.") from error
         try:
             if not self._journal.exists:
                 self._begin_journal()
@@ -355,7 +421,6 @@ class Corrections:
             name="corrections",
             fill=NO_CORRECTION,
             multiscale=False,
-            checksums=True,
         )
 
     def _mark(self) -> _Mark:
@@ -420,6 +485,12 @@ def _lay(
     of_patch = slice(top - patch.y, bottom - patch.y), slice(left - patch.x, right - patch.x)
     target = window[top - corner[0] : bottom - corner[0], left - corner[1] : right - corner[1]]
     np.copyto(target, full[of_patch], where=changed[of_patch])
+
+
+def _strips(shape: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """A grid cut into rows of tiles: (y, x, height, width) of each."""
+    for top in range(0, shape[0], TILE):
+        yield top, 0, min(TILE, shape[0] - top), shape[1]
 
 
 def _tiles_in(y: int, x: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:

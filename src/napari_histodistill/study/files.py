@@ -1,29 +1,66 @@
-"""Files of a study: versioned JSON documents, atomic writes, and a lock that dies with its process."""
+"""Files of a study: versioned JSON documents with checksums and copies, and atomic writes."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shlex
 import sys
 import tempfile
-import time
+import zlib
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, reason
 from napari_histodistill.urls import UrlPath, require_disk
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Iterator
 
-LOCK_OFFSET = 1 << 30
-"""Byte that is locked on Windows, beyond the text, so that others can read who holds the lock."""
+logger = logging.getLogger(__name__)
 
-LOCK_TRIES = 10
+CHECKSUM = "crc32"
+"""Entry of a document: CRC-32 of the others. Documents of version 0.1 have none and are read as well."""
+LARGEST_DOCUMENT = 1 << 26
+"""Bytes of a JSON document; the record of a run of a hundred thousand blocks has less than one of its MB."""
 
 
 class StudyError(HistodistillError):
     """A study folder that cannot be used as asked."""
+
+
+class DamagedError(StudyError):
+    """A file of a study that is not as this software wrote it."""
+
+
+class NewerError(StudyError):
+    """A file of a study that a newer version wrote."""
+
+
+@contextmanager
+def writing(path: Path, advice: str = "free disk space or choose another folder") -> Iterator[None]:
+    """Turn an OSError of what writes to ``path`` into a `StudyError` that says so and gives advice."""
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(f"{path} cannot be written ({error.strerror or error}): {advice}.") from error
+
+
+def study_of(path: Path) -> Path | None:
+    """The study's folder on a disk that a file lies in, if it lies in one."""
+    if isinstance(path, UrlPath):
+        return None
+    return next((folder for folder in path.absolute().parents if (folder / "study.json").exists()), None)
+
+
+def way_out(path: Path) -> str:
+    """What to do about a damaged file, for the end of a sentence."""
+    study = study_of(path)
+    if study is None:
+        return "restore it from a copy"
+    return f"run: histodistill check {shlex.quote(str(study))} --repair"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -35,7 +72,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         If the disk is full or the folder cannot be written.
     """
     require_disk(path)
-    try:
+    with writing(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -47,10 +84,6 @@ def write_atomically(path: Path, data: bytes) -> None:
             Path(name).unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
-    except OSError as error:
-        raise StudyError(
-            f"{path} cannot be written ({error.strerror}): free disk space or choose another folder."
-        ) from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -62,120 +95,93 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_document(path: Path, kind: str, version: int, content: dict[str, Any]) -> None:
-    """Write ``content`` as JSON under a head of ``format`` and ``version``."""
+def copy_of(path: Path) -> Path:
+    """Where the copy of a document lies that is read when the document is damaged."""
+    return path.with_name(f"{path.name}.copy")
+
+
+def write_document(path: Path, kind: str, version: int, content: dict[str, Any], *, copy: bool = False) -> None:
+    """Write ``content`` as JSON under a head of ``format``, ``version`` and a checksum; with ``copy``, twice."""
     document = {"format": kind, "version": version, **content}
-    write_atomically(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
+    document = {**document, CHECKSUM: _checksum(document)}
+    data = (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
+    write_atomically(path, data)
+    if copy:
+        write_atomically(copy_of(path), data)
+
+
+def _checksum(document: dict[str, Any]) -> int:
+    plain = json.loads(json.dumps(document, allow_nan=False))  # lists where there were tuples, keys as text
+    return zlib.crc32(json.dumps(plain, sort_keys=True).encode())
 
 
 def read_document(path: Path, kind: str, version: int) -> dict[str, Any]:
-    """Read what `write_document` wrote.
+    """Read what `write_document` wrote; of a damaged document its copy, where there is a sound one.
+
+    Raises
+    ------
+    DamagedError
+        If the file is no such document, or not as it was written.
+    NewerError
+        If a newer version of this software wrote it.
+    StudyError
+        If it is missing.
+    """
+    try:
+        return read_one_document(path, kind, version)
+    except DamagedError as error:
+        if not copy_of(path).exists():
+            raise
+        try:
+            document = read_one_document(copy_of(path), kind, version)
+        except DamagedError:
+            raise error from None
+        logger.warning("%s Its copy was read instead.", error)
+        return document
+
+
+def read_one_document(path: Path, kind: str, version: int) -> dict[str, Any]:
+    """The same without looking for a copy."""
+    try:
+        if path.stat().st_size > LARGEST_DOCUMENT:
+            raise DamagedError(f"{path} is absurdly large: {way_out(path)}.")
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError as error:
+        raise StudyError(f"{path} does not exist: choose a folder that holds a study.") from error
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise DamagedError(f"{path} cannot be read ({reason(error)}): {way_out(path)}.") from error
+    if not isinstance(document, dict) or document.get("format") != kind:
+        raise DamagedError(f"{path} is no {kind} file: {way_out(path)}.")
+    found = document.get("version")
+    if isinstance(found, int) and found > version and _is_as_written(document):
+        raise NewerError(
+            f"{path} was written by a newer napari-histodistill (version {found} of its format, this one reads up to "
+            f"{version}): update napari-histodistill."
+        )
+    if not isinstance(found, int) or not 1 <= found <= version:
+        raise DamagedError(f"{path} has no valid version: {way_out(path)}.")
+    if not _is_as_written(document):
+        raise DamagedError(f"{path} is not as it was written (its checksum differs): {way_out(path)}.")
+    return document
+
+
+def _is_as_written(document: dict[str, Any]) -> bool:
+    content = {name: value for name, value in document.items() if name != CHECKSUM}
+    return CHECKSUM not in document or document[CHECKSUM] == _checksum(content)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder of a study that is a link or holds one: what is written to a study stays in it.
 
     Raises
     ------
     StudyError
-        If the file is missing, is no such document, or was written by a newer version of this software.
+        Naming the link.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StudyError(f"{path} does not exist: choose a folder that holds a study.") from error
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path} cannot be read ({error}): restore it from a copy.") from error
-    if not isinstance(document, dict) or document.get("format") != kind:
-        raise StudyError(f"{path} is no {kind} file: choose a folder that holds a study.")
-    found = document.get("version")
-    if not isinstance(found, int) or found < 1:
-        raise StudyError(f"{path} has no valid version: restore it from a copy.")
-    if found > version:
-        raise StudyError(
-            f"{path} was written by a newer napari-histodistill (version {found} of its format, this one reads up to "
-            f"{version}): update napari-histodistill."
-        )
-    return document
+    for path in (folder, *folder.iterdir()):
+        if path.is_symlink():
+            raise StudyError(f"{path} is a link, and a study holds none: put what it points to in its place.")
 
 
-class FileLock:
-    """One writer at a time, held by the operating system: a lock whose process has died is free at once.
-
-    Parameters
-    ----------
-    path : Path
-        The lock file; it holds the process id of the last holder and stays behind, unlocked.
-    what : str
-        What is locked, for the message.
-    tries : int
-        How often to try, 20 ms apart, before saying that another process holds it.
-    """
-
-    def __init__(self, path: Path, what: str, tries: int = LOCK_TRIES) -> None:
-        self.path, self.what, self._tries = path, what, tries
-        self._file: IO[bytes] | None = None
-
-    def acquire(self) -> None:
-        """Take the lock; `StudyError` names the process that holds it."""
-        require_disk(self.path)
-        file = self.path.open("a+b")
-        try:
-            _lock_patiently(file, self._tries)
-        except OSError as error:
-            file.close()
-            holder = self.path.read_text(errors="replace").strip() or "unknown"
-            raise StudyError(
-                f"{self.what} is in use by another process (id {holder}): wait for it, or end it, and try again."
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()).encode())
-        file.flush()
-        self._file = file
-
-    def release(self) -> None:
-        """Give the lock back; without it, do nothing."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def held_by_anyone(self) -> bool:
-        """Whether some process, this one included, holds the lock now."""
-        if self._file is not None:
-            return True
-        if isinstance(self.path, UrlPath) or not self.path.exists():
-            return False
-        with self.path.open("r+b") as file:
-            try:
-                _lock(file)
-            except OSError:
-                return True
-        return False
-
-    def __enter__(self) -> Self:
-        self.acquire()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
-
-def _lock_patiently(file: IO[bytes], tries: int) -> None:
-    """Lock an open file; several tries, because `FileLock.held_by_anyone` of another process holds it for a moment."""
-    for _ in range(tries - 1):
-        try:
-            return _lock(file)
-        except OSError:
-            time.sleep(0.02)
-    return _lock(file)
-
-
-def _lock(file: IO[bytes]) -> None:
-    """Lock an open file or raise OSError; closing it unlocks."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        file.seek(LOCK_OFFSET)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from napari_histodistill.study.files import StudyError, write_atomically
+from napari_histodistill.study.files import NewerError, StudyError, way_out, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +35,7 @@ _HEAD: Final = struct.Struct("<8sI8sI")
 _MAGIC: Final = b"HDSTROKE"
 _RECORD: Final = struct.Struct("<4sII")
 _MARK: Final = b"\x89HDS"
+_TEXTS: Final = ("identity", "kind", "time", "tool", "context", "refers")
 _META: Final = struct.Struct("<I")
 
 Kind: TypeAlias = Literal["base", "set", "undo", "redo"]
@@ -175,8 +176,11 @@ class Entry:
                     raise ValueError("a patch lies outside the grid")
                 patches.append(Patch(y, x, height, width, body[at : at + size]))
                 at += size
-            return cls(patches=tuple(patches), **meta)
-        except (KeyError, TypeError, AttributeError, struct.error) as error:
+            entry = cls(patches=tuple(patches), **meta)
+            if not isinstance(entry.sequence, int) or not all(isinstance(meta[name], str) for name in _TEXTS):
+                raise ValueError("an entry of another kind")
+            return entry
+        except (KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             raise ValueError(str(error)) from error
 
 
@@ -241,7 +245,7 @@ class Journal:
         if magic != _MAGIC or zlib.crc32(head[:-4]) != checksum:
             return ""
         if version > VERSION:
-            raise StudyError(
+            raise NewerError(
                 f"{self.path} was written by a newer napari-histodistill (version {version} of its format, this one "
                 f"reads up to {VERSION}): update napari-histodistill."
             )
@@ -316,7 +320,7 @@ class Journal:
                 file.seek(start)
                 return file.read(size)
         except OSError as error:
-            raise StudyError(f"{self.path} cannot be read ({error.strerror}): restore it from a copy.") from error
+            raise StudyError(f"{self.path} cannot be read ({error.strerror}): {way_out(self.path)}.") from error
 
 
 def write_all(handle: int, data: bytes) -> None:

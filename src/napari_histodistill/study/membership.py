@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_histodistill.slide.fingerprint import fingerprint
-from napari_histodistill.study.files import FileLock, StudyError
+from napari_histodistill.study.files import StudyError
+from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.study import Study, StudySlide
 
 if TYPE_CHECKING:

@@ -10,17 +10,23 @@ References
 
 from __future__ import annotations
 
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.storage import MemoryStore
 
+from napari_histodistill.errors import reason
+from napari_histodistill.slide.errors import DAMAGED
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
-from napari_histodistill.study.files import StudyError
-from napari_histodistill.urls import require_disk, zarr_store
+from napari_histodistill.slide.zarr_guard import open_guarded
+from napari_histodistill.study.files import DamagedError, way_out, writing
+from napari_histodistill.urls import require_disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from napari_histodistill.slide.grid import WorkingGrid
+    from napari_histodistill.slide.zarr_guard import GuardedStore
 
     UInt8 = npt.NDArray[np.uint8]
 
@@ -36,11 +43,67 @@ CHUNK = 256
 SMALLEST_SIDE = 512
 """No further level is added once a level's longer side is at most this."""
 NO_CORRECTION = 255
+LARGEST_CHUNK = 1 << 24
+"""Bytes; chunks written here have a 256th of it."""
 
 Kind = Literal["image", "labels"]
 
 LABEL_NAMES = {OUTSIDE: "outside tissue", TUMOUR: "tumour", NORMAL: "normal tissue", IGNORE: "ignore"}
 LABEL_COLOURS = {OUTSIDE: (0, 0, 0, 0), TUMOUR: (220, 40, 40, 255), NORMAL: (0, 0, 0, 0), IGNORE: (240, 200, 40, 255)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the heads of a `Pyramid` say, see `Pyramid.create`."""
+
+    grid: WorkingGrid
+    kind: Kind
+    name: str
+    fill: int = 0
+    multiscale: bool = True
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """Of the levels."""
+        return level_shapes(self.grid.shape) if self.multiscale else [self.grid.shape]
+
+    def make(self, store: Any) -> zarr.Group:
+        """Write the group and arrays without a chunk into an empty folder; damaged chunks will be noticed."""
+        attributes = {"ome": _metadata(self.grid, self.shapes, self.kind, self.name)}
+        group = zarr.create_group(store, zarr_format=3, attributes=attributes)
+        for index, shape in enumerate(self.shapes):
+            group.create_array(
+                str(index),
+                shape=shape,
+                chunks=(min(CHUNK, shape[0]), min(CHUNK, shape[1])),
+                dtype=np.uint8,
+                fill_value=self.fill,
+                dimension_names=["y", "x"],
+                compressors=ZstdCodec(level=0, checksum=True),
+            )
+        return group
+
+    def differs(self, pyramid: Pyramid) -> str:
+        """What of an array's heads is other than `make` makes it; empty if nothing that counts is."""
+        made = _made(self)
+        group = zarr.open_group(pyramid.folder, mode="r", zarr_format=3)
+        said, wanted = _plain(group.attrs["ome"]), _plain(made.attrs["ome"])
+        if said["multiscales"] != wanted["multiscales"] or pyramid.kind != self.kind:
+            return "description"
+        for index, array in enumerate(pyramid.levels):
+            model: Any = made[str(index)]
+            is_, should = _plain(array.metadata.to_dict()), _plain(model.metadata.to_dict())
+            for part in ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "fill_value"):
+                if is_[part] != should[part]:
+                    return f"{part.replace('_', ' ')} of level {index}"
+            if [codec["name"] for codec in is_["codecs"]] != [codec["name"] for codec in should["codecs"]]:
+                return f"codecs of level {index}"
+        return ""
+
+
+@lru_cache(maxsize=8)
+def _made(plan: Plan) -> zarr.Group:
+    return plan.make(MemoryStore())
 
 
 class Pyramid:
@@ -62,12 +125,14 @@ class Pyramid:
     def __init__(self, folder: Path, mode: Literal["r", "r+"] = "r") -> None:
         self.folder = folder
         try:
-            group = zarr.open_group(zarr_store(folder), mode=mode, zarr_format=3)
+            group, store = open_guarded(folder, mode, links=False)
             ome: Any = group.attrs["ome"]
             paths = [dataset["path"] for dataset in ome["multiscales"][0]["datasets"]]
-            self.levels: tuple[zarr.Array[Any], ...] = tuple(_array(group, path) for path in paths)
-        except (OSError, KeyError, ValueError, TypeError) as error:
-            raise StudyError(f"{folder} is no OME-Zarr that can be read ({error}): restore it from a copy.") from error
+            self.levels: tuple[zarr.Array[Any], ...] = tuple(_array(group, store, path) for path in paths)
+        except DAMAGED as error:
+            raise DamagedError(
+                f"{folder} is no OME-Zarr that can be read ({reason(error)}): {way_out(folder)}."
+            ) from error
         self.kind: Kind = "labels" if "image-label" in ome else "image"
 
     @classmethod
@@ -80,7 +145,6 @@ class Pyramid:
         name: str,
         fill: int = 0,
         multiscale: bool = True,
-        checksums: bool = False,
     ) -> Pyramid:
         """Make an empty one in place of whatever ``folder`` holds; after a crash it is there whole or not at all.
 
@@ -90,28 +154,21 @@ class Pyramid:
             Shape of the finest level and where it lies; scale and translation follow from it.
         fill : int
             Value of what was never written; takes no space on disk.
-        checksums : bool
-            Whether a damaged chunk is to be noticed when it is read.
+
+        Raises
+        ------
+        StudyError
+            If the folder above is not there or cannot be written.
         """
         require_disk(folder)
         new = folder.with_name(f"{folder.name}.partial")
-        for leftover in (new, folder):
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        shapes = level_shapes(grid.shape) if multiscale else [grid.shape]
-        group = zarr.create_group(new, zarr_format=3, attributes={"ome": _metadata(grid, shapes, kind, name)})
-        for index, shape in enumerate(shapes):
-            chunks = (min(CHUNK, shape[0]), min(CHUNK, shape[1]))
-            group.create_array(
-                str(index),
-                shape=shape,
-                chunks=chunks,
-                dtype=np.uint8,
-                fill_value=fill,
-                dimension_names=["y", "x"],
-                compressors=ZstdCodec(level=0, checksum=checksums),
-            )
-        new.rename(folder)
+        with writing(folder):
+            for leftover in (new, folder):
+                if leftover.exists():
+                    shutil.rmtree(leftover)
+            new.mkdir()  # and not what is above: that may be away for the moment
+            Plan(grid, kind, name, fill, multiscale).make(new)
+            new.rename(folder)
         return cls(folder, "r+")
 
     @property
@@ -121,14 +178,35 @@ class Pyramid:
         return height, width
 
     def read(self, y: int, x: int, height: int, width: int) -> UInt8:
-        """A window of the finest level; it must lie inside."""
-        return np.asarray(self.levels[0][y : y + height, x : x + width])
+        """A window of the finest level; it must lie inside.
+
+        Raises
+        ------
+        DamagedError
+            If a chunk cannot be read.
+        """
+        try:
+            return np.asarray(self.levels[0][y : y + height, x : x + width])
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DamagedError(f"{self.folder} cannot be read ({error}): {way_out(self.folder)}.") from error
 
     def write(self, y: int, x: int, block: UInt8) -> None:
-        """Write a block into the finest level and bring what lies under it in the others up to date."""
+        """Write a block into the finest level and bring what lies under it in the others up to date.
+
+        Raises
+        ------
+        StudyError
+            If the disk is full or the folder is gone or cannot be written.
+        """
+        with writing(self.folder):
+            (self.folder / "zarr.json").stat()  # zarr would make the folders anew where a disk is away for the moment
+            self.levels[0][y : y + block.shape[0], x : x + block.shape[1]] = block
+            self.reduce(y, x, *block.shape)
+
+    def reduce(self, y: int, x: int, height: int, width: int) -> None:
+        """Bring what lies under a window of the finest level up to date."""
         reduce = _reduce_image if self.kind == "image" else _reduce_labels
-        top, bottom, left, right = y, y + block.shape[0], x, x + block.shape[1]
-        self.levels[0][top:bottom, left:right] = block
+        top, bottom, left, right = y, y + height, x, x + width
         for fine, coarse in zip(self.levels, self.levels[1:], strict=False):
             top, bottom = _covered(top, bottom, fine.shape[0], coarse.shape[0])
             left, right = _covered(left, right, fine.shape[1], coarse.shape[1])
@@ -144,10 +222,15 @@ def level_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
     return shapes
 
 
-def _array(group: zarr.Group, path: str) -> zarr.Array[Any]:
-    array = group[path]
-    if not isinstance(array, zarr.Array):
-        raise TypeError(f"{path} is no array")
+def _plain(said: Any) -> Any:
+    """As JSON has it."""
+    return json.loads(json.dumps(said, default=list))
+
+
+def _array(group: zarr.Group, store: GuardedStore, path: str) -> zarr.Array[Any]:
+    array = store.array(group, path, LARGEST_CHUNK)
+    if array.ndim != 2 or array.dtype != np.uint8:
+        raise TypeError(f"{path} is no array of bytes")
     return array
 
 

@@ -8,7 +8,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from napari_histodistill.study.files import StudyError, read_document, write_document
+from napari_histodistill.errors import reason
+from napari_histodistill.study.files import (
+    DamagedError,
+    StudyError,
+    read_document,
+    refuse_links,
+    way_out,
+    write_document,
+    writing,
+)
 from napari_histodistill.study.pyramid import Pyramid
 
 if TYPE_CHECKING:
@@ -67,8 +76,12 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, grid: WorkingGrid, settings: dict[str, Any]) -> Run:
-        """Start an empty run; the record is written last, so a folder without one is no run."""
-        folder.mkdir(parents=True)
+        """Start an empty run; the record is written last, so a folder without one is no run, and makes room."""
+        with writing(folder):
+            folder.parent.mkdir(exist_ok=True)  # and not what is above: that may be away for the moment
+            if folder.exists() and not (folder / "run.json").exists():
+                shutil.rmtree(folder)
+            folder.mkdir()
         probability = Pyramid.create(folder / "probability.ome.zarr", grid, "image", name="tumour probability")
         run = cls(folder, grid, RunRecord(settings), probability)
         run.save()
@@ -78,24 +91,24 @@ class Run:
     def open(cls, folder: Path, grid: WorkingGrid, *, writable: bool = False) -> Run:
         """Open a run, to read it or to go on with it."""
         document = read_document(folder / "run.json", FORMAT, VERSION)
+        refuse_links(folder)
         try:
             record = RunRecord(
                 settings=dict(document["settings"]),
                 state=RunState(document["state"]),
-                finished=set(document["finished"]),
-                unreadable=[(y, x, h, w) for y, x, h, w in document["unreadable"]],
-                summary=document["summary"],
+                finished={int(index) for index in document["finished"]},
+                unreadable=[(int(y), int(x), int(h), int(w)) for y, x, h, w in document["unreadable"]],
+                summary=None if document["summary"] is None else dict(document["summary"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise StudyError(
-                f"{folder / 'run.json'} is damaged ({error}): delete {folder} and predict again."
-            ) from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise DamagedError(f"{folder / 'run.json'} is damaged ({reason(error)}): {way_out(folder)}.") from error
         return cls(folder, grid, record, Pyramid(folder / "probability.ome.zarr", "r+" if writable else "r"))
 
     def save(self) -> None:
-        """Write the record."""
+        """Write the record; twice where it is of an empty run or a complete one, which is not so often."""
         content = asdict(self.record) | {"finished": sorted(self.record.finished)}
-        write_document(self.folder / "run.json", FORMAT, VERSION, content)
+        copy = not self.record.finished or self.record.state is RunState.COMPLETE
+        write_document(self.folder / "run.json", FORMAT, VERSION, content, copy=copy)
 
     @contextmanager
     def in_progress(self) -> Iterator[None]:
@@ -151,12 +164,13 @@ class Run:
         try:
             yield target
         except BaseException:
-            shutil.rmtree(new)
+            shutil.rmtree(new, ignore_errors=True)  # what is left goes with the next try
             raise
-        if final.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            final.rename(old)
-        new.rename(final)
+        with writing(final):
+            if final.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                final.rename(old)
+            new.rename(final)
         shutil.rmtree(old, ignore_errors=True)
 
     def _mask_folder(self, what: str = "") -> Path:

@@ -5,7 +5,7 @@
     study.json                          format and version
     slides/<name>-<id>/slide.json       where the slide lies, its fingerprint, grid and mpp
                        slide.lock, predictions.lock   held while a run, or a round's prediction, is written
-                       tissue.ome.zarr  tissue and artefacts, on their own coarse grid
+                       tissue.json, tissue.ome.zarr   tissue and artefacts, on their own coarse grid
                        corrections.journal    what a person set, stroke by stroke
                        corrections.ome.zarr   the same as an array, 255 = nothing
                        audit.json       tissue drawn at random and what a person says of it; review.json, places seen
@@ -15,6 +15,8 @@
     removed/<name>-<id>/                slides that were taken out, see `membership`
     distillations/0001/                 rounds and their models, see `distill.rounds`
     distill.lock                        held while rounds are done
+
+Documents have a copy beside them, ``study.json.copy``, that is read when they are damaged.
 """
 
 from __future__ import annotations
@@ -32,10 +34,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill import __version__
+from napari_histodistill.errors import reason
 from napari_histodistill.slide.grid import WorkingGrid
+from napari_histodistill.slide.metadata import is_plausible
+from napari_histodistill.slide.zarr_guard import LARGEST_SIDE
 from napari_histodistill.study.audit import Audit, read_audit
 from napari_histodistill.study.corrections import Corrections
-from napari_histodistill.study.files import FileLock, StudyError, read_document, write_document
+from napari_histodistill.study.files import (
+    DamagedError,
+    StudyError,
+    read_document,
+    refuse_links,
+    way_out,
+    write_document,
+    writing,
+)
+from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunState
 from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
@@ -51,9 +65,14 @@ if TYPE_CHECKING:
 
     UInt8 = npt.NDArray[np.uint8]
 
-STUDY_FORMAT, SLIDE_FORMAT, VERSION = "histodistill-study", "histodistill-slide", 1
+STUDY_FORMAT, SLIDE_FORMAT, TISSUE_FORMAT = "histodistill-study", "histodistill-slide", "histodistill-tissue"
+VERSION = 1
+LARGEST_GRID = 1 << 15
+"""Px of a working grid's side; `WorkingGrid.for_slide` makes them half as long at most."""
 ID_DIGITS = 10
 """Of a slide's fingerprint, in the name of its folder."""
+TISSUE_ARRAYS = ("tissue.ome.zarr", "tissue-b.ome.zarr")
+"""Folders of the tissue's array, in turn: one is written while the other still counts."""
 MPP_TOLERANCE = 0.001
 """Relative difference up to which two pixel sizes are the same."""
 
@@ -76,7 +95,7 @@ class Study:
         except OSError as error:
             raise StudyError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
         content = {"created": datetime.now(UTC).isoformat(timespec="seconds"), "software": __version__}
-        write_document(folder / "study.json", STUDY_FORMAT, VERSION, content)
+        write_document(folder / "study.json", STUDY_FORMAT, VERSION, content, copy=True)
         return cls(folder)
 
     @classmethod
@@ -84,6 +103,9 @@ class Study:
         """Open a study; refuses a folder that holds none, or one of a newer version."""
         folder = to_path(folder).absolute()
         read_document(folder / "study.json", STUDY_FORMAT, VERSION)
+        for part in (folder / "slides", folder / "distillations"):
+            if not isinstance(part, UrlPath) and (part.is_symlink() or part.is_dir()):
+                refuse_links(part)
         return cls(folder)
 
     @classmethod
@@ -162,7 +184,9 @@ class Study:
                 known_path=slide.path.absolute(),
                 origin=(0, 0) if slide.metadata.bounds is None else slide.metadata.bounds[:2],
             )
-            entry.folder.mkdir(parents=True, exist_ok=True)
+            with writing(entry.folder):
+                entry.folder.parent.mkdir(exist_ok=True)
+                entry.folder.mkdir(exist_ok=True)
             entry.save()
         elif not np.allclose(entry.mpp, mpp, rtol=MPP_TOLERANCE):
             raise StudyError(
@@ -173,6 +197,28 @@ class Study:
             entry.known_path = slide.path.absolute()
             entry.save()
         return entry
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file can be seen; where it lies may be closed to this user."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def tissue_array(folder: Path, document: dict[str, Any]) -> Path:
+    """Where the array lies that a ``tissue.json`` in a slide's folder is about.
+
+    Raises
+    ------
+    DamagedError
+        If it names none that this software writes.
+    """
+    name = str(document.get("array", TISSUE_ARRAYS[0]))
+    if name not in TISSUE_ARRAYS:
+        raise DamagedError(f"{folder / 'tissue.json'} is damaged (its array is {name!r}): {way_out(folder)}.")
+    return folder / name
 
 
 class SlideLabel(enum.StrEnum):
@@ -213,18 +259,20 @@ class StudySlide:
     def open(cls, folder: Path) -> StudySlide:
         """Read ``slide.json``."""
         document = read_document(folder / "slide.json", SLIDE_FORMAT, VERSION)
+        refuse_links(folder)
         try:
             pairs = [(a, b) for a, b in (document[key] for key in ("grid_shape", "slide_shape", "mpp"))]
             grid = WorkingGrid(*pairs)
+            _check_grid(grid)
             relative = to_path(os.path.normpath(folder / document["path_from_study"]))
             absolute = to_path(document["path"])
-            elsewhere = isinstance(absolute, UrlPath) or absolute.exists()
-            known_path = absolute if elsewhere and not relative.exists() else relative
-            y, x = document["origin"]
+            elsewhere = isinstance(absolute, UrlPath) or _is_there(absolute)
+            known_path = absolute if elsewhere and not _is_there(relative) else relative
+            y, x = (_whole(value, LARGEST_SIDE) for value in document["origin"])
             label = SlideLabel(document.get("label", SlideLabel.UNKNOWN))
-            return cls(folder, document["fingerprint"], grid, known_path, (y, x), label)
-        except (KeyError, TypeError, ValueError) as error:
-            raise StudyError(f"{folder / 'slide.json'} is damaged ({error}): restore it from a copy.") from error
+            return cls(folder, str(document["fingerprint"]), grid, known_path, (y, x), label)
+        except (KeyError, TypeError, ValueError, OSError, OverflowError) as error:
+            raise DamagedError(f"{folder / 'slide.json'} is damaged ({reason(error)}): {way_out(folder)}.") from error
 
     def save(self) -> None:
         """Write ``slide.json``; the path is kept both ways, so study and slides move together or apart."""
@@ -242,7 +290,7 @@ class StudySlide:
             "origin": self.origin,
             "label": self.label,
         }
-        write_document(self.folder / "slide.json", SLIDE_FORMAT, VERSION, content)
+        write_document(self.folder / "slide.json", SLIDE_FORMAT, VERSION, content, copy=True)
 
     @property
     def mpp(self) -> tuple[float, float]:
@@ -252,7 +300,7 @@ class StudySlide:
     @property
     def slide_path(self) -> Path:
         """The slide file; `StudyError` if it is no longer there."""
-        if not isinstance(self.known_path, UrlPath) and not self.known_path.exists():
+        if not isinstance(self.known_path, UrlPath) and not _is_there(self.known_path):
             raise StudyError(
                 f"{self.known_path} is no longer there: move the slide back, or open it from its new place with this "
                 "study (it is known by its content)."
@@ -287,19 +335,31 @@ class StudySlide:
         """
         height, width = mask.shape
         grid = WorkingGrid((height, width), self.grid.slide_shape, self.grid.mpp)
-        folder = self.folder / "tissue.ome.zarr"
-        (self.folder / "tissue.json").unlink(missing_ok=True)
-        Pyramid.create(folder, grid, "labels", name="tissue", multiscale=False).write(0, 0, mask)
-        content = {"settings": settings, "edited": edited}
-        write_document(self.folder / "tissue.json", "histodistill-tissue", VERSION, content)
+        before = self._tissue_array()
+        name = next(name for name in TISSUE_ARRAYS if before is None or name != before.name)
+        Pyramid.create(self.folder / name, grid, "labels", name="tissue", multiscale=False).write(0, 0, mask)
+        content = {"settings": settings, "edited": edited, "array": name}
+        write_document(self.folder / "tissue.json", TISSUE_FORMAT, VERSION, content, copy=True)
+        if before is not None:  # until now a crash left the mask from before
+            shutil.rmtree(before, ignore_errors=True)
+
+    def _tissue_array(self) -> Path | None:
+        """Where the array of the kept tissue lies, by a record that can be read."""
+        if not (self.folder / "tissue.json").exists():
+            return None
+        try:
+            document = read_document(self.folder / "tissue.json", TISSUE_FORMAT, VERSION)
+        except DamagedError:
+            return None
+        return tissue_array(self.folder, document)
 
     def tissue(self) -> SavedTissue | None:
         """The tissue mask that is kept, if any."""
         path = self.folder / "tissue.json"
         if not path.exists():
             return None
-        document = read_document(path, "histodistill-tissue", VERSION)
-        pyramid = Pyramid(self.folder / "tissue.ome.zarr")
+        document = read_document(path, TISSUE_FORMAT, VERSION)
+        pyramid = Pyramid(tissue_array(self.folder, document))
         return SavedTissue(pyramid.read(0, 0, *pyramid.shape), document["settings"], document["edited"])
 
     def tissue_on_grid(self, run: Run | None = None) -> TissueOnGrid:
@@ -396,7 +456,7 @@ class StudySlide:
         folder = self.folder / "predictions" / name
         if folder.exists():
             shutil.rmtree(folder)
-        shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("run.json"))
+        shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("run.json*"))
         shutil.copy2(run.folder / "run.json", folder)
 
     def probability(self) -> zarr.Array[Any] | None:
@@ -452,6 +512,22 @@ class StudySlide:
         pyramid = run.pseudo_mask
         if pyramid is None:
             raise StudyError(f"{self.known_path.name} has no pseudo-mask yet: run the teacher first.")
-        stored = pyramid.levels[0]
-        for y in range(0, stored.shape[0], rows):
-            yield y, self.corrected(y, 0, np.asarray(stored[y : y + rows]))
+        height, width = pyramid.shape
+        for y in range(0, height, rows):
+            yield y, self.corrected(y, 0, pyramid.read(y, 0, min(rows, height - y), width))
+
+
+def _whole(value: object, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > most:
+        raise ValueError(f"{value!r} is no number of pixels")
+    return value
+
+
+def _check_grid(grid: WorkingGrid) -> None:
+    """Refuse sizes that no slide has: arrays of the grid's shape are made."""
+    for value in grid.slide_shape:
+        _whole(value, LARGEST_SIDE)
+    for value in grid.shape:
+        _whole(value, LARGEST_GRID)
+    if not is_plausible(grid.mpp):
+        raise ValueError(f"{grid.mpp} is no size of a pixel")

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from psygnal import Signal
 
+from napari_histodistill.errors import printable
 from napari_histodistill.export import (
     KEY,
     ExportOptions,
     ExportRequest,
     ImportRequest,
     apply_import,
+    import_tool,
     preview_import,
-    printable,
     run_export,
     sampled,
     source_of,
@@ -30,6 +31,8 @@ from napari_histodistill.viewer.layers import Role, add_layer, import_layer
 from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_histodistill.export import ImportPreview, Place, Provenance
     from napari_histodistill.jobs import Progress
     from napari_histodistill.study import StudySlide
@@ -137,6 +140,7 @@ class ExportControl:
         self._doing = ExportState.READY
         self._work = Latest(view.runner)
         view.teacher.changed.connect(self.changed.emit)
+        view.correct.changed.connect(self.changed.emit)
 
     # State
 
@@ -206,7 +210,9 @@ class ExportControl:
 
     # Import
 
-    def read_file(self, file: Path, kind: str, mpp: float | None = None) -> None:
+    def read_file(
+        self, file: Path, kind: str, mpp: float | None = None, classes: Mapping[str, str] | None = None
+    ) -> None:
         """Read a file and show where it lands; nothing is written.
 
         Parameters
@@ -214,12 +220,14 @@ class ExportControl:
         kind : {"pseudo", "corrections"}
         mpp : float, optional
             Size of a mask's pixels in µm.
+        classes : dict of str to str, optional
+            What classes of the file mean, see `ImportRequest`.
         """
         result = self._result
         if result is None or not self._can_start:
             return
         self.discard()
-        request = ImportRequest(result.entry.folder, file, kind, mpp)
+        request = ImportRequest(result.entry.folder, file, kind, mpp, classes or {})
         self._start(ExportState.READING, preview_import, request, self._on_previewed)
 
     def _on_previewed(self, preview: ImportPreview) -> None:
@@ -260,6 +268,19 @@ class ExportControl:
             failed=self._on_apply_failed,
         )
         self.changed.emit()
+
+    @property
+    def undo_text(self) -> str:
+        """The import as corrections that "Undo" would take back, in words; empty if the last step was none."""
+        steps = [] if self._result is None else self._result.mask.undo_steps
+        return steps[-1].tool if steps and steps[-1].tool.startswith(import_tool("")) else ""
+
+    def undo(self) -> None:
+        """Take back the import that was the last step."""
+        if self.undo_text and self._can_start:
+            tool = self.undo_text
+            self._view.correct.undo()
+            self._finish(f"The {tool} was taken back; redo is in the Correct dock.")
 
     def _on_applied(self, message: str) -> None:
         self._view.teacher.choose_study(self._view.teacher.study_folder)

@@ -285,6 +285,10 @@ class ResultView:
         """Show what others have written to the study, such as an import."""
         self._saver.look()
 
+    def look_if_changed(self) -> None:
+        """The same where their journal has changed; cheap enough to be called every second."""
+        self._saver.look_if_changed()
+
     def flush(self) -> None:
         """Write every correction, now."""
         self._saver.flush()

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from napari_histodistill.viewer.editing import EditableMask, Mask
     from napari_histodistill.viewer.work import Runner
 
-DELAY_S: Final = 0.4
-"""From a stroke to the start of its writing; strokes that follow within this time go along."""
+DELAY_S: Final = 0.05
+"""From a stroke to the start of its writing; what is painted while it is written goes along with the next."""
 RETRY_S: Final = 5.0
 """From a write that failed to the next try."""
 
@@ -111,6 +111,7 @@ class CorrectionsSaver:
         self._writing = 0
         self._wrote = False
         self._said = ""
+        self._stamp: tuple[int, int] | None = None
         self._work = Latest(runner)
         self._timer, self._retry = runner.timer(DELAY_S, self._write), runner.timer(RETRY_S, self._write)
         mask.stepped.connect(self._on_stepped)
@@ -149,6 +150,13 @@ class CorrectionsSaver:
     def look(self) -> None:
         """Show what others have written to the study."""
         if not self._work.busy:
+            self._write()
+
+    def look_if_changed(self) -> None:
+        """The same, unless the journal is as it was at the last look."""
+        stamp = self._entry.all_corrections().stamp()
+        if stamp != self._stamp and not self._work.busy:
+            self._stamp = stamp
             self._write()
 
     def _on_stepped(self, entry: Entry) -> None:
@@ -193,7 +201,7 @@ def write_corrections(request: _Request, control: JobControl) -> _Written:
     if request.entries:
         written, foreign = corrections.append(request.entries, request.known)
     else:
-        written, foreign = [], [e for e in corrections.entries().entries if e.sequence > request.known]
+        written, foreign = [], corrections.since(request.known)
     if request.compact:
         corrections.compact()
     last = max([request.known, *(entry.sequence for entry in (*foreign, *written))])

@@ -273,6 +273,12 @@ def _build_added_levels(slide: Slide, control: JobControl) -> None:
     slide.build_added_levels(control)
 
 
+def _draw_sample(_request: None, _control: JobControl) -> Path:
+    from napari_histodistill.slide.synthetic import sample_slide_path
+
+    return sample_slide_path()
+
+
 @dataclass(frozen=True)
 class _OpenRequest:
     path: Path
@@ -318,6 +324,7 @@ class SlideViews:
         self._current: OpenSlideView | None = None
         self._tidy = runner.timer(0, self._close_orphans)
         self._scale = runner.timer(0, self._show_scale)  # not with the slide: its first text takes napari 0.1 s
+        self._sample = Latest(runner)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_layers_changed)
         viewer.layers.selection.events.active.connect(self._choose_current)
@@ -351,6 +358,20 @@ class SlideViews:
         if viewer is not None:
             viewer.status = ""
             tell(error)
+
+    def open_sample(self, done: Callable[[], None]) -> None:
+        """Draw the sample slide on a thread, if it is not in the cache yet, and open it; then call ``done``."""
+
+        def finish(path: Path | None) -> None:
+            if path is not None:
+                self.open(path)
+            done()
+
+        def fail(error: Exception) -> None:
+            tell(error)
+            finish(None)
+
+        self._sample.start(ThreadJob(_draw_sample, None), done=finish, failed=fail)
 
     def show(self, slide: Slide) -> OpenSlideView | None:
         """Add the layer of a slide that was just opened."""
@@ -394,8 +415,16 @@ class SlideViews:
         """The view of a slide that is in the viewer."""
         return next((view for view in self._views if view.slide is slide), None)
 
+    def look_for_news(self) -> None:
+        """Show what other programs have written to the studies of the slides since the last call."""
+        for view in self._views:
+            result = view.teacher.result if "teacher" in view.__dict__ else None
+            if result is not None:
+                result.look_if_changed()
+
     def close(self) -> None:
         """Write everything and close all slides: the application is about to end."""
+        self._sample.cancel()
         if "study" in self.__dict__:
             self.study.close()
         while self._views:

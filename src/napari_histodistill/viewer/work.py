@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 from napari.utils.notifications import show_error
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, printable
 from napari_histodistill.jobs import Job, JobFailedError, JobState, Progress
 
 logger = logging.getLogger(__name__)
@@ -113,8 +113,14 @@ class Latest:
 def tell(error: Exception) -> None:
     """Show an error as one sentence in napari; details of one that no user caused go to the log."""
     if isinstance(error, HistodistillError):
-        show_error(str(error))
+        show_error(shown_in_napari(str(error)))
         return
     details = error.details if isinstance(error, JobFailedError) else ""
     logger.error("%s\n%s", error, details, exc_info=None if details else error)
-    show_error(f"Something went wrong inside napari-histodistill ({error}): please report it with the log.")
+    said = shown_in_napari(printable(str(error)))
+    show_error(f"Something went wrong inside napari-histodistill ({said}): please report it with the log.")
+
+
+def shown_in_napari(text: str) -> str:
+    """A text for napari's notifications, which take tags, such as in the name of a file, for markup."""
+    return text.replace("<", "\u2039").replace(">", "\u203a")

@@ -22,13 +22,16 @@ from superqt import QCollapsible
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.viewer.colours import IGNORE_COLOUR, NORMAL_COLOUR, REMOVED_COLOUR, TUMOUR_COLOUR
 from napari_histodistill.viewer.correct import DEFAULT_AMOUNTS, DEFAULT_BRUSH, KEYS, BrushUnit, Tool
+from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.shaping import Shaping
 from napari_histodistill.widgets.dock import ControlPanel, bind_keys
 from napari_histodistill.widgets.parts import (
     INFO,
     Banner,
+    NumberBox,
     Slider,
     WrappedLabel,
+    allow,
     narrow,
     row,
     show_progress,
@@ -76,7 +79,9 @@ BECOMES: Final = {
     Shaping.CONFIRM: "be confirmed as it is",
     Shaping.FORGET: "lose its correction",
 }
-CHOICE_STYLE: Final = "QPushButton { min-width: 0; padding: 4px 2px; } QPushButton:checked { background: #2f6fab; }"
+CHOICE_STYLE: Final = (
+    "QPushButton { min-width: 0; padding: 4px 2px; } QPushButton:checked { background: #2f6fab; color: #ffffff; }"
+)
 NO_PREVIEW: Final = "Each shows first what it would change. Nothing is changed until you apply it."
 
 
@@ -84,6 +89,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
     """The "Correct" dock widget of a viewer."""
 
     step = (4, "Correct")
+    page = "napari.md#correcting"
 
     def _build(self, viewer: ViewerModel) -> None:
         self._controls: list[QWidget] = []
@@ -121,7 +127,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
         self.unit.setToolTip("µm: the same on the slide. Screen px: the same on the screen while you zoom.")
         for unit in BrushUnit:
             self.unit.addItem(unit.value, unit)
-        self.unit.setFixedWidth(94)
+        self.unit.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
         self.unit.activated.connect(lambda: self._do(lambda control: control.set_brush(unit=self.unit.currentData())))
         section.addLayout(row(self.brush, self.unit, stretch=0))
         self.outside = narrow(QComboBox())
@@ -172,12 +178,11 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
             self.shapings[shaping] = button
             grid.addWidget(button, line, 0, 1, 1 if unit else 3)
             if unit:
-                box = QDoubleSpinBox()
+                box = NumberBox(f"50000{unit}")
                 box.setDecimals(0)
                 box.setRange(1, 500 if unit == " µm" else 10_000_000)
                 box.setSingleStep(1 if unit == " µm" else 1000)
                 box.setSuffix(unit)
-                box.setFixedWidth(122)
                 box.setValue(DEFAULT_AMOUNTS[shaping])
                 box.setToolTip(tip)
                 box.valueChanged.connect(partial(self._set_amount, shaping))
@@ -201,7 +206,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
             for key, (text, _) in KEYS.items()
         )
         keys = QCollapsible("Keys")
-        keys.addWidget(WrappedLabel(f"<table>{lines}</table>"))
+        keys.addWidget(WrappedLabel(f"<table>{lines}</table>", rich=True))
         self.column.addWidget(keys)
 
     # What the user does
@@ -219,7 +224,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
 
     def _show(self) -> None:
         control = self.control
-        reason = "Open a slide first." if control is None else control.reason
+        reason = NO_SLIDE if control is None else control.reason
         self.reason.say(reason)
         for widget in self._controls:
             widget.setEnabled(not reason)
@@ -264,10 +269,10 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
         proposal = None if control is None else control.proposal
         self.bar.setVisible(proposing)
         show_progress(self.bar, None if control is None else control.progress)
-        self.apply.setEnabled(proposal is not None and proposal.pixels > 0)
-        self.apply.setToolTip("Make it a correction, in one step that can be undone (Shift+Enter)")
-        self.drop.setEnabled(proposing or proposal is not None)
-        self.drop.setToolTip("Drop the preview (Shift+Esc)")
+        change, preview = proposal is not None and proposal.pixels > 0, proposing or proposal is not None
+        none = "There is no preview: choose a change above first"
+        allow(self.apply, "" if change else none, "Make it a correction, in one step that can be undone (Shift+Enter)")
+        allow(self.drop, "" if preview else none, "Drop the preview (Shift+Esc)")
         if proposing:
             self.preview.setText("Looking…")
         else:

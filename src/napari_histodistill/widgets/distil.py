@@ -28,6 +28,7 @@ from napari_histodistill.study import SlideLabel
 from napari_histodistill.viewer.colours import ADDED_COLOUR, GONE_COLOUR, PREDICTION_COLOUR, TUMOUR_COLOUR
 from napari_histodistill.viewer.comparison import round_name
 from napari_histodistill.viewer.distil import DistilState, Scope
+from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.history import FIRST_TEACHER
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.look import Look, look_at, look_of
@@ -38,6 +39,7 @@ from napari_histodistill.widgets.parts import (
     WARN,
     Banner,
     WrappedLabel,
+    allow,
     narrow,
     row,
     show_progress,
@@ -45,7 +47,7 @@ from napari_histodistill.widgets.parts import (
     swatch,
 )
 from napari_histodistill.widgets.settings import MoreSettings
-from napari_histodistill.widgets.teacher import time_left
+from napari_histodistill.widgets.teacher import NOT_RUNNING, time_left
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,8 +71,14 @@ COLUMN_TIPS: Final = (
     "How well the round's model does on corrections that it did not learn from; a dash without such evidence",
     "The same of the best model before the round",
 )
+DIFFERENCE_TIP: Final = "Where the prediction and the tumour mask that you correct disagree"
 TABLE_HEIGHT: Final = 150
 NO_MASK: Final = "The mask is what the first teacher says already"
+LOOK_TIPS: Final = {
+    Look.PREDICTION: "What the model says; corrected pixels show what you set",
+    Look.MASK: "What you correct and what the model learns from",
+    Look.BOTH: "One over the other",
+}
 LOOK_NOTES: Final = {
     Look.PREDICTION: "Your mask is hidden; a tool of the Correct dock brings it back.",
     Look.MASK: "The prediction is hidden.",
@@ -82,6 +90,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
     """The "Distil" dock widget of a viewer."""
 
     step = (5, "Distil")
+    page = "napari.md#distilling"
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self._build_choices()
@@ -132,8 +141,6 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.start_button, self.pause_button, self.stop_button = (
             QPushButton(text) for text in ("Start", "Pause", "Stop")
         )
-        self.start_button.setToolTip("Learn in the background; you can go on painting")
-        self.stop_button.setToolTip("End now: the round that is under way changes nothing")
         self.start_button.clicked.connect(self._start)
         self.pause_button.clicked.connect(lambda: self._do(lambda control: control.pause()))
         self.stop_button.clicked.connect(lambda: self._do(lambda control: control.stop()))
@@ -150,13 +157,8 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.title = WrappedLabel("")
         section.addWidget(self.title)
         self.looks = {look: QRadioButton(look.value) for look in Look}
-        for look, tip, colour in (
-            (Look.PREDICTION, "What the model says; corrected pixels show what you set", PREDICTION_COLOUR),
-            (Look.MASK, "What you correct and what the model learns from", TUMOUR_COLOUR),
-            (Look.BOTH, "One over the other", None),
-        ):
+        for look, colour in ((Look.PREDICTION, PREDICTION_COLOUR), (Look.MASK, TUMOUR_COLOUR), (Look.BOTH, None)):
             button = self.looks[look]
-            button.setToolTip(tip)
             if colour is not None:
                 button.setIcon(swatch(colour))
             button.clicked.connect(partial(self._look_at, look))
@@ -164,7 +166,6 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.look_note = WrappedLabel("")
         section.addWidget(self.look_note)
         self.show_difference = QCheckBox("Difference of the two")
-        self.show_difference.setToolTip("Where the prediction and the tumour mask that you correct disagree")
         self.show_difference.toggled.connect(self._show_difference)
         section.addWidget(self.show_difference)
         added, removed = QLabel("new tumour"), QLabel("no longer tumour")
@@ -292,20 +293,25 @@ class DistilWidget(ControlPanel["DistilControl"]):
         control = self.control
         state = None if control is None else control.state
         busy = state is not None and state.busy
-        reason = "Open a slide first." if control is None else control.reason
+        reason = NO_SLIDE if control is None else control.reason
         self.reason.say("" if busy else reason)
         self.advice.say("" if control is None or reason or busy else control.advice)
         for widget in (self.label, self.scope, self.rounds, self.more):
             widget.setEnabled(not busy and not reason)
-        self.start_button.setEnabled(not busy and not reason)
+        allow(
+            self.start_button,
+            "It is learning already" if busy else reason,
+            "Learn in the background; you can go on painting",
+        )
         self.start_button.setText("Go on" if control is not None and control.history.rounds else "Start")
-        self.pause_button.setEnabled(busy and state is not DistilState.STOPPING)
+        idle = "" if busy and state is not DistilState.STOPPING else NOT_RUNNING
+        allow(self.pause_button, idle, "Hold the work, or let it go on")
         self.pause_button.setText("Go on" if state is DistilState.PAUSED else "Pause")
-        self.stop_button.setEnabled(busy and state is not DistilState.STOPPING)
+        allow(self.stop_button, idle, "End now: the round that is under way changes nothing")
         self.bar.setVisible(busy)
         if control is None or state is None:
             self.status.setText("")
-            self.title.setText("")
+            self._show_layers(None)
             self._show_rounds(())
             return
         self.label.setCurrentIndex(self.label.findData(control.history.label))
@@ -321,14 +327,14 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self._show_layers(control)
         self._show_rounds(control.history.rounds, control.history.best)
 
-    def _show_layers(self, control: DistilControl) -> None:
+    def _show_layers(self, control: DistilControl | None) -> None:
         layer = None if self.view is None else self.view.layer(Role.PREDICTION)
         self.title.setText("No round has been done yet." if layer is None else f"{layer.name}.".capitalize())
         self._show_look()
-        difference = None if control.prediction is None else control.prediction.difference
+        difference = None if control is None or control.prediction is None else control.prediction.difference
         with silent(self.show_difference):
             self.show_difference.setChecked(difference is not None)
-        self.show_difference.setEnabled(layer is not None)
+        allow(self.show_difference, "" if layer is not None else "No round has been done yet", DIFFERENCE_TIP)
         for label in self.legend:
             label.setVisible(difference is not None)
 
@@ -339,7 +345,8 @@ class DistilWidget(ControlPanel["DistilControl"]):
             button.setAutoExclusive(False)  # so that none may be chosen
             button.setChecked(each is look)
             button.setAutoExclusive(True)
-            button.setEnabled((mask if each is Look.MASK else layer) is not None)
+            missing = "There is no mask on screen" if each is Look.MASK else "No round has been done yet"
+            allow(button, "" if (mask if each is Look.MASK else layer) is not None else missing, LOOK_TIPS[each])
         self.look_note.setText("" if layer is None or look is None else LOOK_NOTES[look])
 
     def _show_rounds(self, rounds: tuple[Round, ...], best: int = 0) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from napari_histodistill.viewer.guide import next_step, state_for_report
+from napari_histodistill.widgets.help import HelpBar
 from napari_histodistill.widgets.parts import Follower, Panel
 from napari_histodistill.widgets.session import session_of, unwrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import napari
     from napari.components import ViewerModel
+    from psygnal import SignalInstance
 
     from napari_histodistill.viewer.slides import OpenSlideView, SlideViews
 
@@ -31,13 +34,19 @@ class SlidePanel(Panel):
         The slides of the viewer.
     view : OpenSlideView or None
         The current one.
+    page : str
+        Where the documentation tells of it: the name of a page in ``docs`` and, after a #, of a heading.
     """
+
+    page = "napari.md"
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.session = session_of(napari_viewer)
         self.view: OpenSlideView | None = None
         self._always, self._of_view = Follower(self), Follower(self)
+        self.help = HelpBar(self.page, lambda: state_for_report(self.view))
+        self.column.addWidget(self.help)
         self._build(unwrapped(napari_viewer))
         self._always.follow(self.session.current_changed, self._on_current)
         self._on_current(self.session.current)
@@ -51,7 +60,17 @@ class SlidePanel(Panel):
         self.view = view
         if view is not None:
             self._begin(view)
+            for signal in self._signals_of_progress(view):
+                self._of_view.follow(signal, self._guide)
         self._show()
+        self._guide()
+
+    def _guide(self) -> None:
+        self.help.say(next_step(self.step[1], self.view))
+
+    def _signals_of_progress(self, view: OpenSlideView) -> Iterable[SignalInstance]:  # noqa: ARG002 - of other panels
+        """What may change what there is to do next."""
+        return ()
 
     def _begin(self, view: OpenSlideView) -> None:
         """Another slide is current: follow what changes (with ``_of_view``), take over what was chosen for it."""
@@ -72,6 +91,10 @@ class ControlPanel(SlidePanel, Generic[C]):
 
     def _control_of(self, view: OpenSlideView) -> C:
         raise NotImplementedError
+
+    def _signals_of_progress(self, view: OpenSlideView) -> Iterable[SignalInstance]:
+        signal: SignalInstance = getattr(self._control_of(view), "changed")  # noqa: B009 - C promises no more in types
+        return (signal,)
 
     def _do(self, action: Callable[[C], None]) -> None:
         """Have the controller do something, if there is one."""

@@ -18,10 +18,13 @@ from qtpy.QtWidgets import (
     QPushButton,
 )
 
-from napari_histodistill.export import ExportOptions
+from napari_histodistill.errors import HistodistillError
+from napari_histodistill.export import ExportOptions, read_classes
 from napari_histodistill.viewer.export import ExportState
+from napari_histodistill.viewer.guide import NO_SLIDE
+from napari_histodistill.viewer.work import tell
 from napari_histodistill.widgets.dock import ControlPanel
-from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, narrow, row, show_progress
+from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, allow, narrow, plain_tip, row, show_progress
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -50,6 +53,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
     """The "Export" dock widget of a viewer."""
 
     step = (6, "Export")
+    page = "export.md"
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self.problem = Banner(INFO)
@@ -72,7 +76,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
             self.formats.setItemData(self.formats.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
         section.addLayout(row(QLabel("What"), self.what, stretch=1))
         section.addLayout(row(QLabel("As"), self.formats, stretch=1))
-        self.hint = WrappedLabel("")
+        self.hint = WrappedLabel("", rich=True)
         section.addWidget(self.hint)
         self.tolerance = _number("nothing", "µm", "Lines may miss the outline of the mask by this much")
         self.tolerance_label = QLabel("Simplify by up to")
@@ -100,10 +104,19 @@ class ExportWidget(ControlPanel["ExportControl"]):
         self.import_mpp = _number("as the file says", "µm per pixel", "Size of the pixels of a mask image")
         section.addLayout(row(QLabel("Take it in"), self.kind, stretch=1))
         section.addLayout(row(QLabel("Pixels of a mask"), self.import_mpp, stretch=1))
+        self.classes = QLineEdit()
+        self.classes.setPlaceholderText("Stroma=normal, Gland=tumour")
+        self.classes.setToolTip(
+            "What class names of the file mean: tumour, normal, ignore or outside. Usual ones are known"
+        )
+        section.addLayout(row(QLabel("Classes mean"), self.classes, stretch=1))
         self.import_button, self.import_folder_button = QPushButton("Import…"), QPushButton("OME-Zarr…")
         self.import_button.setToolTip("GeoJSON, ASAP XML, or a mask as PNG or TIFF; shown before it is written")
         self.import_folder_button.setToolTip("A mask in an OME-Zarr folder; shown before it is written")
+        self.undo_button = QPushButton("Undo")
         section.addLayout(row(self.import_button, self.import_folder_button))
+        section.addWidget(self.undo_button)
+        self.undo_button.clicked.connect(lambda: self._do(lambda control: control.undo()))
         self.import_button.clicked.connect(self._ask_for_file)
         self.import_folder_button.clicked.connect(self._ask_for_zarr)
 
@@ -126,7 +139,6 @@ class ExportWidget(ControlPanel["ExportControl"]):
         self.cancel_button.clicked.connect(lambda: self._do(lambda control: control.cancel()))
         self.column.addLayout(row(self.bar, self.cancel_button, stretch=0))
         self.status = WrappedLabel("")
-        self.status.setTextFormat(Qt.TextFormat.PlainText)  # it shows names of files
         self.column.addWidget(self.status)
         self.apply_button, self.discard_button = QPushButton("Apply"), QPushButton("Discard")
         self.apply_button.clicked.connect(lambda: self._do(lambda control: control.apply()))
@@ -159,7 +171,12 @@ class ExportWidget(ControlPanel["ExportControl"]):
 
     def _read(self, path: str) -> None:
         if path and self.control is not None:
-            self.control.read_file(Path(path), self.kind.currentData(), self.import_mpp.value() or None)
+            try:
+                classes = read_classes(self.classes.text().split(","))
+            except HistodistillError as error:
+                tell(error)
+                return
+            self.control.read_file(Path(path), self.kind.currentData(), self.import_mpp.value() or None, classes)
 
     def _copy(self) -> None:
         if self.control is not None:
@@ -176,16 +193,22 @@ class ExportWidget(ControlPanel["ExportControl"]):
     def _show(self) -> None:
         control = self.control
         state = None if control is None else control.state
-        problem = "Open a slide first." if control is None else control.problem
+        problem = NO_SLIDE if control is None else control.problem
         free = control is not None and not problem and state is not None and not state.busy
         self.problem.say(problem)
         for widget in (
             self.what, self.formats, self.tolerance, self.mpp, self.folder_button, self.export_button, self.kind,
-            self.import_mpp, self.import_button, self.import_folder_button, self.copy_what, self.copy_mpp,
+            self.import_mpp, self.classes, self.import_button, self.import_folder_button, self.copy_what, self.copy_mpp,
             self.visible_only, self.copy_button,
         ):  # fmt: skip
             widget.setEnabled(free)
-        self.show_button.setEnabled(control is not None and bool(control.written))
+        undo_text = "" if control is None else control.undo_text
+        self.undo_button.setVisible(bool(undo_text))
+        self.undo_button.setEnabled(free)
+        self.undo_button.setText("Undo the import")
+        self.undo_button.setToolTip(plain_tip(f"Take back the {undo_text}"))
+        written = control is not None and bool(control.written)
+        allow(self.show_button, "" if written else "Nothing has been exported yet", "Open the folder of the files")
         for button in (self.apply_button, self.discard_button):
             button.setVisible(control is not None and control.preview is not None)
             button.setEnabled(free)
@@ -195,7 +218,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
         _set_visible(format_ == "png", self.mpp, self.mpp_label)
         place = None if control is None else control.place
         self.folder.setText("" if place is None else str(place))
-        self.folder.setToolTip(self.folder.text())
+        self.folder.setToolTip(plain_tip(self.folder.text()))
         busy = state is not None and state.busy
         _set_visible(busy, self.bar, self.cancel_button)
         if control is None or state is None:

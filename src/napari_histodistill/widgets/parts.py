@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import html
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt, QTimer, Signal
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QDockWidget,
+    QDoubleSpinBox,
     QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
     QMainWindow,
     QScrollArea,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
 from superqt import QLabeledDoubleSlider
+
+from napari_histodistill.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,6 +44,10 @@ _BANNER_STYLES = {
     ERROR: "background: #7a1f1f; color: #ffe9e9;",
 }
 MINIMUM_WIDTH = 300
+LARGEST_MINIMUM = 560
+"""px of width that a panel has at least, and that it asks for at most however large the letters are."""
+BUTTONS_WIDTH = 56
+"""px beside the text of a box for numbers."""
 
 
 class Panel(QScrollArea):
@@ -57,14 +66,29 @@ class Panel(QScrollArea):
         self._placed = self._has_place = False
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumWidth(MINIMUM_WIDTH)
+        self._asked_width = 0
         self.body = QWidget()
+        self.body.installEventFilter(self)
         self.column = QVBoxLayout(self.body)
         self.column.setContentsMargins(7, 4, 7, 8)
         self.column.setSpacing(6)
         self.column.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.setWidget(self.body)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
+        """Ask for another width when the sections need one, for instance because letters became larger.
+
+        Not at once: a window that is being drawn must not be laid out anew.
+        """
+        if event.type() == QEvent.Type.LayoutRequest and self.minimumSizeHint().width() != self._asked_width:
+            self._asked_width = self.minimumSizeHint().width()
+            QTimer.singleShot(0, self.updateGeometry)
+        return bool(super().eventFilter(watched, event))
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """As wide as the sections need, up to a part of a small screen; beyond that it scrolls."""
+        needed = self.body.minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width() + 4
+        return QSize(max(MINIMUM_WIDTH, min(needed, LARGEST_MINIMUM)), 120)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """When first shown, share the place of the other panels in tabs: side by side all would be too low."""
@@ -100,7 +124,7 @@ class Panel(QScrollArea):
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Wide enough for the sections, without asking for the height of all of them."""
-        return QSize(MINIMUM_WIDTH + 20, 420)
+        return QSize(self.minimumSizeHint().width() + 20, 420)
 
     def section(self, title: str) -> QVBoxLayout:
         """Begin a section; add its widgets to the layout that is returned."""
@@ -123,16 +147,22 @@ def _dock_of(widget: QWidget) -> QDockWidget | None:
 
 
 class WrappedLabel(QLabel):
-    """Text that wraps, can be copied, and is never cut off: a scroll area does not ask how high it is when wrapped."""
+    """Text that wraps, can be copied, and is never cut off: a scroll area does not ask how high it is when wrapped.
 
-    def __init__(self, text: str = "") -> None:
+    It shows names of files and what files say, so tags in it are text like any other, and marks that turn its direction
+    are boxes; ``rich`` is for text of our own.
+    """
+
+    def __init__(self, text: str = "", *, rich: bool = False) -> None:
         super().__init__(text)
+        self.setTextFormat(Qt.TextFormat.RichText if rich else Qt.TextFormat.PlainText)
         self.setWordWrap(True)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
     def setText(self, text: str) -> None:  # noqa: N802 - Qt's name
         """Show a text and take the room that it needs."""
-        super().setText(text)
+        plain = self.textFormat() == Qt.TextFormat.PlainText
+        super().setText("\n".join(map(printable, text.split("\n"))) if plain else text)
         self._take_room()
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
@@ -150,7 +180,6 @@ class Banner(WrappedLabel):
 
     def __init__(self, level: str = INFO) -> None:
         super().__init__()
-        self.setTextFormat(Qt.TextFormat.PlainText)  # a file may be called anything
         self.say("", level)
 
     def say(self, text: str, level: str | None = None) -> None:
@@ -179,7 +208,6 @@ class Facts(QWidget):
         self._values: dict[str, QLabel] = {}
         for name in names:
             value = WrappedLabel("–")
-            value.setTextFormat(Qt.TextFormat.PlainText)
             self._values[name] = value
             form.addRow(f"{name}", value)
 
@@ -230,6 +258,35 @@ class Slider(QWidget):
         return float(self.slider.value())
 
 
+def plain_tip(text: str) -> str:
+    """A tooltip that shows a text as it is, whatever a file is called."""
+    lines = (html.escape(printable(line)) for line in text.split("\n"))
+    return "<qt>" + "<br>".join(lines) + "</qt>"
+
+
+class NumberBox(QDoubleSpinBox):
+    """A box for numbers that is as wide as ``widest`` needs, whatever the size of letters.
+
+    Parameters
+    ----------
+    widest : str
+        The longest text that must be seen in full.
+    """
+
+    def __init__(self, widest: str) -> None:
+        super().__init__()
+        self._widest = widest
+        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """Room for the text and both buttons."""
+        return QSize(self.fontMetrics().horizontalAdvance(self._widest) + BUTTONS_WIDTH, super().sizeHint().height())
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
+        """No narrower."""
+        return self.sizeHint()
+
+
 def row(*widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:
     """Widgets side by side; the one numbered ``stretch`` takes the room that is left."""
     layout = QHBoxLayout()
@@ -263,6 +320,21 @@ def show_progress(bar: QProgressBar, progress: Progress | None) -> None:
     bar.setRange(0, 0 if progress is None else progress.total)
     bar.setValue(0 if progress is None else progress.done)
     bar.setUpdatesEnabled(True)
+
+
+def allow(widget: QWidget, reason: str, tip: str = "") -> None:
+    """Enable a widget, or disable it and have its tool tip say why.
+
+    Parameters
+    ----------
+    widget : QWidget
+    reason : str
+        Why it cannot be used now; empty if it can.
+    tip : str
+        What it does.
+    """
+    widget.setEnabled(not reason)
+    widget.setToolTip(reason or tip)
 
 
 @contextmanager

@@ -56,6 +56,7 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
     """The "Review" dock widget of a viewer."""
 
     step = (5, "Review")
+    page = "napari.md#review"
 
     def _build(self, viewer: ViewerModel) -> None:
         self._build_tour()

@@ -6,11 +6,12 @@ import threading
 import weakref
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QApplication
 
+from napari_histodistill.logs import start_log
 from napari_histodistill.viewer.slides import SlideViews
 from napari_histodistill.viewer.warming import Warming
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
     from napari_histodistill.viewer.work import AnyJob, OnDone, OnFailed, OnProgress
 
+WATCH_MS: Final = 2000
+"""Between two looks at whether another program wrote corrections."""
+
+_watches: weakref.WeakKeyDictionary[ViewerModel, QTimer] = weakref.WeakKeyDictionary()
 _sessions: weakref.WeakKeyDictionary[ViewerModel, SlideViews] = weakref.WeakKeyDictionary()
 
 
@@ -28,10 +33,23 @@ def session_of(viewer: ViewerModel) -> SlideViews:
     """The slides of a viewer; followed from the first call on, and shared by all widgets of this viewer."""
     viewer = unwrapped(viewer)
     if viewer not in _sessions:
+        if not _sessions:
+            start_log()
         runner = QtRunner()
         _sessions[viewer] = SlideViews(viewer, runner, Warming(runner))
+        _watches[viewer] = _watch(_sessions[viewer])
         QApplication.instance().aboutToQuit.connect(_sessions[viewer].close)
     return _sessions[viewer]
+
+
+def _watch(views: SlideViews) -> QTimer:
+    """A timer that has a viewer's slides look for what other programs write, such as an import."""
+    timer = QTimer()
+    timer.setInterval(WATCH_MS)
+    timer.timeout.connect(views.look_for_news)
+    QApplication.instance().aboutToQuit.connect(timer.stop)
+    timer.start()
+    return timer
 
 
 def unwrapped(viewer: ViewerModel) -> ViewerModel:

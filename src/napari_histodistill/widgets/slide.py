@@ -18,9 +18,10 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, printable
 from napari_histodistill.slide.metadata import checked_mpp
 from napari_histodistill.slide.tissue import TissueSettings
+from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.work import tell
 from napari_histodistill.widgets.dock import SlidePanel
 from napari_histodistill.widgets.parts import (
@@ -29,6 +30,7 @@ from napari_histodistill.widgets.parts import (
     Facts,
     Slider,
     WrappedLabel,
+    allow,
     narrow,
     row,
     show_progress,
@@ -36,14 +38,18 @@ from napari_histodistill.widgets.parts import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from napari.components import ViewerModel
     from numpy.typing import NDArray
+    from psygnal import SignalInstance
 
     from napari_histodistill.slide import Slide
     from napari_histodistill.viewer.slides import OpenSlideView
     from napari_histodistill.viewer.tissue import TissueControl
 
+LOAD_SAMPLE = "Load sample"
 FACTS = ("File", "Size", "Area", "Objective", "Scanner", "Format", "Levels")
 FILES = (
     "Slides (*.svs *.svslide *.tif *.tiff *.ndpi *.vms *.vmu *.scn *.mrxs *.bif *.czi *.dcm *.png *.jpg *.jpeg)"
@@ -55,6 +61,7 @@ class SlideWidget(SlidePanel):
     """The "Slide" dock widget of a viewer."""
 
     step = (2, "Slide")
+    page = "napari.md#slide"
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self._build_slide()
@@ -72,6 +79,12 @@ class SlideWidget(SlidePanel):
         self.folder_button.setToolTip("An OME-Zarr folder")
         self.folder_button.clicked.connect(self._ask_for_folder)
         section.addLayout(row(self.open_button, self.folder_button))
+        self.sample_button = QPushButton(LOAD_SAMPLE)
+        self.sample_button.setToolTip(
+            "A generated slide to try everything out; drawn when first asked for, some seconds"
+        )
+        self.sample_button.clicked.connect(self._load_sample)
+        section.addWidget(self.sample_button)
         self.facts = Facts(FACTS)
         section.addWidget(self.facts)
         self.mpp_problem = Banner(WARN)
@@ -133,7 +146,7 @@ class SlideWidget(SlidePanel):
         self.picture_button.setToolTip("Opens the picture in a window of its own")
         self.picture_button.clicked.connect(self._show_picture)
         section.addLayout(row(QLabel("Picture"), self.pictures, self.picture_button, stretch=1))
-        section.addWidget(WrappedLabel("<i>Label and overview pictures can carry the patient's name.</i>"))
+        section.addWidget(WrappedLabel("<i>Label and overview pictures can carry the patient's name.</i>", rich=True))
 
     # The slide
 
@@ -142,17 +155,26 @@ class SlideWidget(SlidePanel):
         self._of_view.follow(view.reopened, self._show_slide)
         self._of_view.follow(view.tissue.changed, self._show_tissue)
 
+    def _signals_of_progress(self, view: OpenSlideView) -> Iterable[SignalInstance]:
+        return (view.moved, view.tissue.changed)
+
     def _show(self) -> None:
         self._show_slide()
         self._show_tissue()
 
     def _show_slide(self) -> None:
         view = self.view
-        for widget in (
-            self.mpp_box, self.mpp_button, self.find_button, self.icc, self.picture_button,
-            self.threshold, self.smallest, self.pen, self.focus, self.blur,
-        ):  # fmt: skip
+        nothing = NO_SLIDE if view is None else ""
+        self.sample_button.setVisible(view is None)
+        for widget in (self.mpp_box, self.threshold, self.smallest, self.blur):
             widget.setEnabled(view is not None)
+        allow(self.pen, nothing, "Pen ink is set aside: no tumour is looked for there")
+        allow(self.focus, nothing, "What is out of focus is set aside: no tumour is looked for there")
+        allow(self.mpp_button, nothing, "Take this pixel size; every layer of the slide moves along")
+        allow(self.find_button, nothing, "Tells tissue from glass, pen ink and blur; again stops it")
+        allow(self.icc, nothing)
+        allow(self.picture_button, nothing)
+        self.pictures.setEnabled(view is not None)
         if view is None:
             for name in FACTS:
                 self.facts.set(name, "")
@@ -167,18 +189,29 @@ class SlideWidget(SlidePanel):
         mpp_sentence = checked_mpp(slide.metadata.raw_mpp)[1]
         self.mpp_problem.say(mpp_sentence or "The pixel size is unknown: set it." if slide.mpp is None else "")
         self.warnings.say("\n".join(text for text in slide.warnings if text != mpp_sentence))
-        self.icc.setEnabled(slide.has_icc_profile)
+        no_profile = "" if slide.has_icc_profile else "The file has no ICC profile"
+        allow(self.icc, no_profile, "Converts the pixels to sRGB with the profile in the file")
         with silent(self.icc):
             self.icc.setChecked(view.icc)
         self.pictures.clear()
         self.pictures.addItems(slide.associated_images())
-        self.pictures.setEnabled(self.pictures.count() > 0)
-        self.picture_button.setEnabled(self.pictures.count() > 0)
+        no_picture = "" if self.pictures.count() else "The file has no label or overview picture"
+        allow(self.pictures, no_picture)
+        allow(self.picture_button, no_picture, "Opens the picture in a window of its own")
 
     def _ask_for_file(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open slide", "", FILES)
         if path:
             self.session.open(path)
+
+    def _load_sample(self) -> None:
+        self.sample_button.setEnabled(False)
+        self.sample_button.setText("Drawing the sample…")
+        self.session.open_sample(self._sample_is_there)
+
+    def _sample_is_there(self) -> None:
+        self.sample_button.setEnabled(True)
+        self.sample_button.setText(LOAD_SAMPLE)
 
     def _ask_for_folder(self) -> None:
         path = QFileDialog.getExistingDirectory(self, "Open OME-Zarr")
@@ -281,7 +314,7 @@ def _tissue_text(tissue: TissueControl) -> str:
 def picture_dialog(picture: NDArray[np.uint8], title: str) -> QDialog:
     """A window with an RGB picture, shrunk to fit a laptop's screen."""
     dialog = QDialog()
-    dialog.setWindowTitle(title)
+    dialog.setWindowTitle(printable(title))
     height, width, _ = picture.shape
     image = QImage(picture.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888).copy()
     label = QLabel()

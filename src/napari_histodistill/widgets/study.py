@@ -17,9 +17,9 @@ from napari_histodistill.viewer.study_reasons import (
     why_not_search,
 )
 from napari_histodistill.widgets.dock import SlidePanel
-from napari_histodistill.widgets.parts import INFO, WARN, Banner, WrappedLabel, row, show_progress
+from napari_histodistill.widgets.parts import INFO, WARN, Banner, WrappedLabel, plain_tip, row, show_progress
 from napari_histodistill.widgets.slide import FILES
-from napari_histodistill.widgets.study_list import SlideList, accept_files, dropped_paths, plain_tip
+from napari_histodistill.widgets.study_list import SlideList, accept_files, dropped_paths
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -42,6 +42,7 @@ class StudyWidget(SlidePanel):
     """The "Study" dock widget of a viewer."""
 
     step = (1, "Study")
+    page = "napari.md#study"
 
     def _build(self, viewer: ViewerModel) -> None:  # noqa: ARG002
         self.study = self.session.study
@@ -109,7 +110,6 @@ class StudyWidget(SlidePanel):
         self.stop_button.clicked.connect(self.study.stop)
         section.addLayout(row(self.bar, self.stop_button, stretch=0))
         self.status = WrappedLabel("")
-        self.status.setTextFormat(Qt.TextFormat.PlainText)
         section.addWidget(self.status)
 
     def _build_removed(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +11,7 @@ from qtpy.QtWidgets import QAbstractItemView, QComboBox, QListView, QStyle, QSty
 
 from napari_histodistill.study import SlideLabel
 from napari_histodistill.viewer.colours import TUMOUR_COLOUR
+from napari_histodistill.widgets.parts import plain_tip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -333,11 +333,6 @@ def accept_files(event: QDragEnterEvent | QDragMoveEvent) -> None:
 def dropped_paths(event: QDropEvent) -> list[Path]:
     """The files and folders that a drag brings."""
     return [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
-
-
-def plain_tip(text: str) -> str:
-    """A tooltip that shows a text as it is, whatever a file is called."""
-    return "<qt>" + html.escape(text).replace("\n", "<br>") + "</qt>"
 
 
 def _write(painter: QPainter, place: QRect, text: str, font: QFont, colour: QColor) -> None:

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_histodistill.nets.card import bundled_models
+from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.teacher import TeacherState
 from napari_histodistill.widgets.dock import ControlPanel
@@ -29,6 +30,8 @@ from napari_histodistill.widgets.parts import (
     Facts,
     Slider,
     WrappedLabel,
+    allow,
+    plain_tip,
     row,
     show_progress,
     silent,
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 DEVICES: Final = {"Automatic": "auto", "Processor (CPU)": "cpu", "NVIDIA (CUDA)": "cuda", "Apple (MPS)": "mps"}
 MODEL_NAMES: Final = {"bundled": "Bundled teacher", "bundled-student": "Bundled student (distilled)"}
 FIGURES: Final = ("Tumour", "Share of tissue", "Mean probability", "Corrections")
+NOT_RUNNING: Final = "Nothing is running"
 PLUGIN: Final = "napari-histodistill"
 RUN_TEXTS: Final = {
     TeacherState.PARTIAL: "Resume",
@@ -56,6 +60,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
     """The "Teacher" dock widget of a viewer."""
 
     step = (3, "Teacher")
+    page = "napari.md#teacher"
 
     def _build(self, viewer: ViewerModel) -> None:
         self._window = viewer.window
@@ -198,7 +203,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
         for widget in (self.models, self.model_button):
             widget.setEnabled(teacher is not None and not teacher.state.busy)
         if teacher is None or teacher.card is None:
-            self.scope.say("Open a slide first." if teacher is None else "")
+            self.scope.say(NO_SLIDE if teacher is None else "")
             self.about.setText("")
             return
         if self.models.findData(teacher.model) < 0:
@@ -214,11 +219,14 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
         ready = teacher is not None and state is not TeacherState.NO_MPP and not teacher.problem
         for widget in (self.folder_button, self.devices):
             widget.setEnabled(teacher is not None and not busy)
-        self.run_button.setEnabled(ready and not busy)
+        missing = NO_SLIDE if teacher is None or state is None else teacher.problem or ("" if ready else state.value)
+        allow(self.run_button, "The teacher is at work" if busy else missing, "Find tumour on the whole slide")
         self.run_button.setText(RUN_TEXTS.get(state, "Run") if state is not None else "Run")
-        self.pause_button.setEnabled(state in {TeacherState.RUNNING, TeacherState.PAUSED})
+        can_pause = state in {TeacherState.RUNNING, TeacherState.PAUSED}
+        allow(self.pause_button, "" if can_pause else NOT_RUNNING, "Hold the work, or let it go on")
         self.pause_button.setText("Go on" if state is TeacherState.PAUSED else "Pause")
-        self.cancel_button.setEnabled(busy and state is not TeacherState.STOPPING)
+        can_cancel = busy and state is not TeacherState.STOPPING
+        allow(self.cancel_button, "" if can_cancel else NOT_RUNNING, "Stop; what was computed is kept for Resume")
         self.bar.setVisible(busy)
         self.problem.say("" if teacher is None else teacher.problem)
         not_he = self.view is not None and self.view.tissue.looks_like_he is False
@@ -228,7 +236,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
             self.status.setText("")
             return
         self.folder.setText(str(teacher.study_folder))
-        self.folder.setToolTip(f"Results and corrections are kept in {teacher.study_folder}")
+        self.folder.setToolTip(plain_tip(f"Results and corrections are kept in {teacher.study_folder}"))
         self.devices.setCurrentIndex(self.devices.findData(teacher.device))
         progress = teacher.progress
         show_progress(self.bar, progress)
@@ -239,8 +247,10 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
 
     def _show_result(self, teacher: TeacherControl | None) -> None:
         result = None if teacher is None else teacher.result
-        for widget in (self.show_mask, self.show_probability, self.correct_button):
-            widget.setEnabled(result is not None)
+        none = "" if result is not None else "There is no result yet: run the teacher"
+        allow(self.show_mask, none, "Tumour in green, what is ignored in grey")
+        allow(self.show_probability, none, "What the model says, from yellow to red")
+        allow(self.correct_button, none, "Opens the Correct widget: brush, lasso, undo, outlines")
         for slider in (self.threshold, self.smoothing):
             slider.setEnabled(teacher is not None)
         if teacher is not None:

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.nets.stain import fit_stain, normalise_stain
+from napari_histodistill.slide.errors import DAMAGED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from napari_histodistill.nets.stain import StainStatistics
+    from napari_histodistill.slide.errors import DAMAGED
+from napari_histodistill.nets.stain import StainStatistics
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -68,7 +70,7 @@ class Bag:
         try:
             with Image.open(self.image) as file:
                 picture = file.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
+        except (*DAMAGED, Image.DecompressionBombError) as error:
             raise DatasetError(f"The image {self.image} cannot be read: check the file or take it out.") from error
         if mpp is not None and abs(mpp / self.mpp - 1) > 0.01:
             size = tuple(max(1, round(side * self.mpp / mpp)) for side in picture.size)
@@ -80,8 +82,12 @@ class Bag:
     def read_truth(self) -> NDArray[np.bool_]:
         """Tumour pixels (h, w) at the mask's own resolution; of a negative image without a mask, at the image's."""
         if self.mask is None or self.label == 0:
-            with Image.open(self.mask or self.image) as file:
-                return np.zeros((file.height, file.width), bool)
+            path = self.mask or self.image
+            try:
+                with Image.open(path) as file:
+                    return np.zeros((file.height, file.width), bool)
+            except (*DAMAGED, Image.DecompressionBombError) as error:
+                raise DatasetError(f"The image {path} cannot be read: check the file or take it out.") from error
         return read_mask(self.mask)
 
 
@@ -95,7 +101,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
             if file.format == "JPEG" or len(file.getbands()) > 1:
                 return np.asarray(file.convert("L")) >= 128
             return np.asarray(file) > 0
-    except (OSError, UnidentifiedImageError) as error:
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         raise DatasetError(f"The mask {path} cannot be read: check the file or take it out.") from error
 
 

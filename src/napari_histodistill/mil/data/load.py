@@ -73,8 +73,15 @@ def _read_folder(folder: Path, mpp: float | None) -> tuple[str, list[Bag]]:
     )
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # names that no file can have
+        return False
+
+
 def _check_files(bags: Iterable[Bag]) -> None:
     for bag in bags:
         for kind, file in (("image", bag.image), ("mask", bag.mask)):
-            if file is not None and not file.is_file():
+            if file is not None and not _is_file(file):
                 raise DatasetError(f"The {kind} {file} does not exist: correct its row or take it out.")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 COLUMNS: Final = ("image", "label", "mask", "patient", "split", "mpp")
+LARGEST_FILE: Final = 1 << 27
+"""Bytes of a CSV file; a million rows."""
 MPP_RANGE: Final = (0.05, 8.0)
 """µm per pixel that an image of a slide can have."""
 
@@ -22,6 +24,8 @@ MPP_RANGE: Final = (0.05, 8.0)
 def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
     """Rows of a CSV file as text without spaces around it; DatasetError where a required column is missing."""
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise DatasetError(f"{path} has more than {LARGEST_FILE >> 20} MB: split it.")
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = [name for name in required if name not in (reader.fieldnames or ())]

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from napari_histodistill.slide.errors import RegionError, SlideError
+from napari_histodistill.errors import reason
+from napari_histodistill.slide.errors import DAMAGED, RegionError, SlideError
 from napari_histodistill.slide.metadata import SlideMetadata, micrometres
 from napari_histodistill.slide.sources import SourceLevel
 from napari_histodistill.slide.sources.pixels import grey_to_rgb, scale_to_8bit, white_level
-from napari_histodistill.urls import UrlError, UrlPath, told, zarr_store
+from napari_histodistill.urls import UrlError, UrlPath, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     import zarr
     from numpy.typing import NDArray
 
-_FAILURES: Final[tuple[type[Exception], ...]] = (RuntimeError, ValueError, OSError, KeyError, TypeError)
+    from napari_histodistill.slide.zarr_guard import GuardedStore
+
 _OLD_AXES: Final = ("t", "c", "z", "y", "x")
 _TILE: Final = 512
 _LARGEST_TILE: Final = 2048
 _SAMPLE_SIDE: Final = 1024
+_MOST_LEVELS: Final = 32
 
 
 class OmeZarrSource:
@@ -38,13 +41,22 @@ class OmeZarrSource:
 
     def __init__(self, path: Path) -> None:
         # The libraries of object stores raise errors of their own that share no base class.
-        self._failures = (Exception,) if isinstance(path, UrlPath) else _FAILURES
-        group, attributes, notes = _open_image(path)
+        self._failures = (Exception,) if isinstance(path, UrlPath) else DAMAGED
+        try:
+            self._open(path)
+        except DAMAGED as error:
+            raise SlideError(
+                f"{path.name} is a damaged OME-Zarr ({reason(error)}): get a complete copy of it, or convert it anew."
+            ) from error
+
+    def _open(self, path: Path) -> None:
+        group, store, attributes, notes = _open_image(path)
         multiscale = attributes["multiscales"][0]
         self._axes = tuple(
             axis if isinstance(axis, str) else axis["name"] for axis in multiscale.get("axes", _OLD_AXES)
         )
-        self._arrays = [_array(path, group, dataset["path"]) for dataset in multiscale["datasets"]]
+        datasets = multiscale["datasets"][:_MOST_LEVELS]
+        self._arrays = [_array(path, group, store, dataset["path"]) for dataset in datasets]
         if not {"y", "x"} <= set(self._axes) or any(array.ndim != len(self._axes) for array in self._arrays):
             raise SlideError(f"{path.name} has axes that are not those of an image: choose an image with y and x.")
         self.levels = tuple(self._level(array) for array in self._arrays)
@@ -129,28 +141,30 @@ def is_zarr(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs", ".zarray"))
 
 
-def _open_image(path: Path) -> tuple[zarr.Group, Mapping[str, Any], list[str]]:
+def _open_image(path: Path) -> tuple[zarr.Group, GuardedStore, Mapping[str, Any], list[str]]:
     """Group and OME attributes of the image in a folder, or of the first one of a bioformats2raw collection."""
-    group = _open_group(path)
+    group, store = _open_group(path)
     attributes = _ome_attributes(group)
     if "multiscales" in attributes:
-        return group, attributes, []
+        return group, store, attributes, []
     if "plate" in attributes:
         raise SlideError(f"{path.name} is a plate of many images: choose one image inside it, such as A/1/0.")
     if "bioformats2raw.layout" in attributes and "0" in group:
-        first = _open_group(path / "0")
+        first, store = _open_group(path / "0")
         notes = ["The folder holds several images; the first one is shown."] if "1" in group else []
         if "multiscales" in _ome_attributes(first):
-            return first, _ome_attributes(first), notes
+            return first, store, _ome_attributes(first), notes
     raise SlideError(f"{path.name} is a Zarr folder without OME-Zarr image metadata: choose an OME-Zarr image.")
 
 
-def _open_group(path: Path) -> zarr.Group:
-    import zarr
+def _open_group(path: Path) -> tuple[zarr.Group, GuardedStore]:
+    from napari_histodistill.slide.zarr_guard import ChunkError, open_guarded
 
     try:
         with told(path) if isinstance(path, UrlPath) else nullcontext():
-            return zarr.open_group(zarr_store(path), mode="r")
+            return open_guarded(path)
+    except ChunkError:
+        raise
     except FileNotFoundError as error:
         if isinstance(path, UrlPath):
             raise SlideError(
@@ -159,7 +173,7 @@ def _open_group(path: Path) -> zarr.Group:
         raise SlideError(f"{path.name} is a Zarr array or damaged: choose an OME-Zarr image group.") from error
     except UrlError as error:
         raise SlideError(str(error)) from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except DAMAGED as error:
         raise SlideError(f"{path.name} is a Zarr array or damaged: choose an OME-Zarr image group.") from error
 
 
@@ -169,18 +183,16 @@ def _ome_attributes(group: zarr.Group) -> Mapping[str, Any]:
     return nested if isinstance(nested, dict) else attributes
 
 
-def _array(path: Path, group: zarr.Group, name: str) -> zarr.Array[Any]:
-    import zarr
+def _array(path: Path, group: zarr.Group, store: GuardedStore, name: str) -> zarr.Array[Any]:
+    from napari_histodistill.slide.zarr_guard import ChunkError
 
     try:
-        array = group[name]
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        return store.array(group, name)
+    except DAMAGED as error:
+        why = f" ({reason(error)})" if isinstance(error, ChunkError) else ""
         raise SlideError(
-            f"{path.name} is damaged: its level {name} cannot be opened; get a complete copy of it."
+            f"{path.name} is damaged: its level {reason(name)} cannot be opened{why}; get a complete copy of it."
         ) from error
-    if not isinstance(array, zarr.Array):
-        raise SlideError(f"{path.name} is damaged: its level {name} is no array; get a complete copy of it.")
-    return array
 
 
 def _pixel_size(multiscale: Mapping[str, Any]) -> tuple[float, float] | None:

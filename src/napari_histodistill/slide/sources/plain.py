@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from napari_histodistill.slide.errors import SlideError
+from napari_histodistill.errors import reason
+from napari_histodistill.slide.errors import DAMAGED, SlideError
 from napari_histodistill.slide.metadata import WHITE, SlideMetadata
 from napari_histodistill.slide.sources import SourceLevel
 from napari_histodistill.slide.sources.pixels import composite, grey_to_rgb, scale_to_8bit, white_level
@@ -90,11 +91,17 @@ def open_picture(path: Path) -> ArraySource | None:
         return None
     except Image.DecompressionBombError as error:
         raise SlideError(too_large(path.name)) from error
+    except DAMAGED as error:
+        raise SlideError(f"{path.name} is damaged ({reason(error)}): get a complete copy of it.") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise SlideError(too_large(path.name))
     with image:
         try:
             image.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise SlideError(f"{path.name} is damaged or truncated ({error}): get a complete copy of it.") from error
+        except DAMAGED as error:
+            raise SlideError(
+                f"{path.name} is damaged or truncated ({reason(error)}): get a complete copy of it."
+            ) from error
         pixels, notes = _to_rgb(image)
         metadata = SlideMetadata(raw_mpp=_pixel_size(image), vendor=None)
         name = (image.format or "picture").lower()

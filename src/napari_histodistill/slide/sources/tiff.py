@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import tifffile
 
-from napari_histodistill.slide.errors import RegionError, SlideError
+from napari_histodistill.slide.errors import DAMAGED, RegionError, SlideError
 from napari_histodistill.slide.reader import filled
 from napari_histodistill.slide.sources import SourceLevel
 from napari_histodistill.slide.sources.pixels import SampleKind, white_level
+from napari_histodistill.slide.sources.segments import JPEG, READABLE, check_segment
 from napari_histodistill.slide.sources.tiff_layout import LevelPages, find_levels, icc_profile, read_metadata
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ _STRIP_ROWS: Final = 256
 _STRIP_BYTES: Final = 16 * 2**20
 _SEGMENT_BYTES: Final = 128 * 2**20
 _OPENSLIDE_ONLY: Final = frozenset({6, 33003, 33005})  # old-style JPEG, Aperio's JPEG 2000
-_JPEG: Final = frozenset({7, 34892, 33007})
 _SAMPLE_SEGMENTS: Final = 16
 _RGB: Final = 2
 _SEPARATE: Final = 2
@@ -51,7 +51,7 @@ class _Plane:
     """One page of a level, or one of the colour planes of a page: where its segments (tiles or strips) lie."""
 
     page: Any
-    decode: Callable[..., tuple[NDArray[Any], Any, Any]]
+    decode: Callable[..., tuple[NDArray[Any] | None, Any, Any]]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     tables: bytes | None
@@ -59,13 +59,22 @@ class _Plane:
     stop: int
     is_jfif: bool
 
+    @property
+    def segment(self) -> tuple[int, int]:
+        """(height, width) of a tile or strip in px."""
+        page = self.page
+        shape = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+        return int(shape[0]), int(shape[1])
+
     @classmethod
     def of(cls, page: Any, number: int, planes: int) -> _Plane:
         offsets, sizes = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+        if offsets.shape != sizes.shape or offsets.ndim != 1:
+            raise ValueError("as many tiles must have an offset as have a size")
         separate = planes > 1 and page.keyframe.planarconfig == _SEPARATE
         count = len(offsets) // page.keyframe.samplesperpixel if separate else len(offsets)
         first = number * count if separate else 0
-        is_jfif = page.keyframe.compression in _JPEG and bool(page.keyframe.is_jfif)
+        is_jfif = page.keyframe.compression in JPEG and bool(page.keyframe.is_jfif)
         # The decoder looks into the file when it is made, so it is made while the file is open.
         return cls(page.keyframe, page.keyframe.decode, offsets, sizes, page.jpegtables, first, first + count, is_jfif)
 
@@ -138,14 +147,18 @@ class TiffSource:
         self._reference = reference
         self._file: _File | None = _File(path)
         try:
-            with _quiet(), tifffile.TiffFile(path) as tif:
-                pages, notes = find_levels(tif, reference.format if reference else None)
-                self._levels = tuple(_Level.of(level) for level in pages)
-                self.metadata = read_metadata(tif, reference.metadata if reference else None)
-                self.icc_profile = icc_profile(pages[0][0][0].keyframe)
-                self.format = "ome-tiff" if tif.is_ome else reference.format if reference else "tiff"
-        except (tifffile.TiffFileError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
+            with _quiet():
+                self._read(path, reference)
+        except (*DAMAGED, tifffile.TiffFileError) as error:
             raise TiffError(f"{path.name} is a damaged or truncated TIFF: get a complete copy of it.") from error
+
+    def _read(self, path: Path, reference: OpenSlideSource | None) -> None:
+        with tifffile.TiffFile(path) as tif:
+            pages, notes = find_levels(tif, reference.format if reference else None)
+            self._levels = tuple(_Level.of(level) for level in pages)
+            self.metadata = read_metadata(tif, reference.metadata if reference else None)
+            self.icc_profile = icc_profile(pages[0][0][0].keyframe)
+            self.format = "ome-tiff" if tif.is_ome else reference.format if reference else "tiff"
         self.levels = tuple(level.info for level in self._levels)
         self._check_decodable()
         self._kind = SampleKind.of(self._levels[0].planes[0].page, len(self._levels[0].planes))
@@ -173,7 +186,7 @@ class TiffSource:
         for plane in level.planes:
             indices = [plane.first + index for index in segments if plane.first + index < plane.stop]
             parts = [part for index in indices if (part := self._segment(plane, index)) is not None]
-            if len(parts) < len(indices):
+            if not parts or len(parts) < len(indices):
                 return None
             planes.append(np.concatenate(parts) if len(parts) > 1 else parts[0])
         return np.concatenate(planes, axis=2) if len(planes) > 1 else planes[0]
@@ -187,20 +200,22 @@ class TiffSource:
         data = self._file.read(offset, size)
         if len(data) < size:
             raise RegionError("the file ends before the tile does")
-        tables = {"jpegtables": plane.tables} if plane.page.compression in _JPEG else {}
+        tables = {"jpegtables": plane.tables} if plane.page.compression in JPEG else {}
+        check_segment(int(plane.page.compression), data, plane.segment)
         try:
             samples = plane.decode(data, index, **tables)[0]
-        except (RuntimeError, ValueError, OSError, EOFError) as error:
+        except DAMAGED as error:
             raise RegionError(str(error)) from error
-        decoded: NDArray[Any] = samples[0]
+        decoded: NDArray[Any] | None = None if samples is None else samples[0]
         return decoded
 
     def _check_decodable(self) -> None:
         for level in self._levels:
             page = level.planes[0].page
             try:
-                known = page.dtype is not None and tifffile.TIFF.DECOMPRESSORS[page.compression] is not False
-            except KeyError:
+                known = page.dtype is not None and int(page.compression) in READABLE
+                known = known and tifffile.TIFF.DECOMPRESSORS[page.compression] is not False
+            except (KeyError, TypeError, ValueError):
                 known = False
             if not known:
                 compression = getattr(page.compression, "name", page.compression)

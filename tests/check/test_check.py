@@ -1,0 +1,327 @@
+"""A check says exactly what of a study is damaged, a repair brings the rest back, and neither ever deletes."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from make_study_fixture import fill
+from napari_histodistill.check import CheckRequest, check_study
+from napari_histodistill.cli import main
+from napari_histodistill.distill.rounds import Rounds
+from napari_histodistill.jobs import InlineControl
+from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
+from napari_histodistill.study import NO_CORRECTION, RunState, SlideLabel, Study, StudyError, audit
+from napari_histodistill.study.files import NewerError, read_one_document, write_document
+from napari_histodistill.study.locks import Holder
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
+from damage import DAMAGES, check, damage, files_of, holdings
+
+RELEASED = sorted((Path(__file__).parents[1] / "data" / "studies").glob("*.zip"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A small study with everything in it; not to be written to."""
+    folder = tmp_path_factory.mktemp("whole") / "study"
+    fill(folder)
+    return folder
+
+
+@pytest.fixture
+def study(whole, tmp_path) -> Path:
+    return shutil.copytree(whole, tmp_path / "study")
+
+
+@pytest.fixture
+def slide(study) -> Path:
+    (slide,) = (study / "slides").iterdir()
+    return slide
+
+
+def spoil(path: Path) -> None:
+    """Damage the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+# Whole studies
+
+
+@pytest.mark.parametrize("archive", RELEASED, ids=lambda path: path.stem)
+def test_a_study_of_every_released_format_opens_is_sound_and_goes_on(archive, tmp_path):
+    with zipfile.ZipFile(archive) as packed:
+        packed.extractall(tmp_path / "study")
+    assert check(tmp_path / "study").findings == []
+    (entry,) = Study.open(tmp_path / "study").slides()
+    assert (entry.label, entry.grid.shape) == (SlideLabel.TUMOUR, (400, 600))
+    expected = np.full((400, 600), NO_CORRECTION, np.uint8)
+    expected[10:50, 20:80], expected[300:350, 500:550] = TUMOUR, IGNORE
+    np.testing.assert_array_equal(entry.all_corrections()[:], expected)
+    for run in (entry.run, entry.prediction("0001-0001")):
+        assert run.record.state is RunState.COMPLETE
+        assert run.pseudo_mask.levels[0][150, 200] == TUMOUR
+    assert entry.tissue().mask.all()
+    rounds = Rounds.open(tmp_path / "study" / "distillations" / "0001")
+    assert (rounds.roles.best, len(rounds.rounds)) == ("rounds/1", 1)
+    entry.save_corrections_region(100, 100, np.full((3, 3), NORMAL, np.uint8))
+    entry.save()
+    rounds.take(0)
+    expected[100:103, 100:103] = NORMAL
+    np.testing.assert_array_equal(entry.all_corrections()[:], expected)
+    assert check(tmp_path / "study").findings == []
+
+
+def test_a_sound_study_is_sound_and_a_check_writes_nothing(study):
+    before = names(study)
+    report = check(study)
+    assert (report.findings, report.sound) == ([], True)
+    assert report.files > 40
+    assert names(study) == before
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_whatever_is_damaged_is_told_and_repaired_or_its_loss_is_told(study, seed):
+    rng = random.Random(seed)
+    before = holdings(study)
+    path = rng.choice(files_of(study))
+    if not damage(path, rng.choice(DAMAGES), rng):
+        return
+    report, changed = check(study), holdings(study) != before
+    assert report.damaged or not changed
+    repaired = check(study, repair=True)
+    assert all(finding.repaired for finding in repaired.damaged)
+    assert check(study).damaged == []
+    assert holdings(study) == before or any(finding.lost for finding in repaired.damaged)
+
+
+def test_many_damages_at_once_leave_a_study_that_opens(study):
+    rng = random.Random(3)
+    for path in rng.sample(files_of(study), 12):
+        damage(path, rng.choice(DAMAGES), rng)
+    report = check(study, repair=True)
+    assert report.damaged
+    assert Path(report.aside).is_dir()
+    assert check(study).damaged == []
+    assert not isinstance(holdings(study)["slides"], str)
+
+
+@pytest.mark.parametrize("name", ["study.json", "slides/*/slide.json", "slides/*/runs/0001/run.json"])
+def test_a_newer_version_is_refused_with_a_sentence(study, name):
+    (path,) = study.glob(name)
+    document = json.loads(path.read_text()) | {"version": 99}
+    del document["crc32"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(NewerError, match=r"newer napari-histodistill .*update"):
+        check(study, repair=True)
+
+
+# Its parts
+
+
+def test_a_damaged_document_is_read_from_its_copy_and_put_back(study, slide):
+    (slide / "slide.json").write_text((slide / "slide.json").read_text().replace('"tumour"', '"normal"'))
+    assert Study.open(study).slides()[0].label is SlideLabel.TUMOUR
+    report = check(study, repair=True)
+    (finding,) = report.damaged
+    assert "its checksum differs" in finding.problem
+    assert report.sound
+    assert read_one_document(slide / "slide.json", "histodistill-slide", 1)["label"] == "tumour"
+    assert '"normal"' in next(Path(report.aside).rglob("slide.json")).read_text()
+
+
+def test_an_audit_comes_back_from_its_copy_and_without_one_its_loss_is_told(study, slide):
+    write_document(slide / "audit.json", audit.FORMAT, audit.VERSION, {"seed": 1}, copy=True)
+    spoil(slide / "audit.json")
+    assert check(study, repair=True).sound
+    for name in ("audit.json", "audit.json.copy"):
+        spoil(slide / name)
+    assert check(study, repair=True).damaged[0].lost.startswith("the audit")
+    assert not (slide / "audit.json").exists()
+
+
+def test_a_slide_whose_record_is_lost_is_found_again_when_it_is_opened(study, slide):
+    for name in ("slide.json", "slide.json.copy"):
+        (slide / name).write_text("{")
+    with pytest.raises(StudyError, match=r"histodistill check .* --repair"):
+        Study.open(study).slides()
+    report = check(study, repair=True)
+    assert "label" in report.damaged[0].lost
+    assert not report.sound
+    assert Study.open(study).slides() == []
+    from make_study_fixture import _Slide
+
+    entry = Study.open(study).add_slide(_Slide(Path("/elsewhere/small.tiff")), target_mpp=2.0)
+    assert entry.folder == slide
+    assert (entry.all_corrections()[10:50, 20:80] == TUMOUR).all()
+
+
+def test_strokes_that_only_the_array_still_holds_are_kept_in_a_new_journal(study, slide):
+    (entry,) = Study.open(study).slides()
+    before = entry.all_corrections()
+    before.compact()
+    expected = before[:]
+    journal = slide / "corrections.journal"
+    data = bytearray(journal.read_bytes())
+    data[60] ^= 1  # in the first stroke
+    journal.write_bytes(data)
+    report = check(study, repair=True)
+    assert "stretch" in report.damaged[0].problem
+    assert next(Path(report.aside).rglob("corrections.journal")).read_bytes() == data
+    after = Study.open(study).slides()[0].all_corrections()
+    np.testing.assert_array_equal(after[:], expected)
+    assert [entry.tool for entry in after.entries().entries] == ["lasso", "recovered"]
+    assert check(study).findings == []
+
+
+def test_a_chunk_of_corrections_that_is_gone_is_made_from_the_journal(study, slide):
+    (entry,) = Study.open(study).slides()
+    entry.all_corrections().compact()
+    expected = entry.all_corrections()[:]
+    (slide / "corrections.ome.zarr" / "0" / "c" / "0" / "0").unlink()
+    assert (entry.all_corrections()[:] != expected).any()
+    assert check(study, repair=True).sound
+    np.testing.assert_array_equal(entry.all_corrections()[:], expected)
+
+
+def test_a_lost_piece_of_a_result_counts_as_unreadable_and_the_mask_follows(study, slide):
+    spoil(slide / "runs" / "0001" / "probability.ome.zarr" / "0" / "c" / "0" / "0")
+    report = check(study, repair=True)
+    assert "65536 px" in report.damaged[0].lost
+    run = Study.open(study).slides()[0].run
+    assert run.record.unreadable == [(0, 0, 256, 256)]
+    mask = run.pseudo_mask.levels[0][:]
+    assert (mask[:256, :256] == OUTSIDE).all()
+    assert (mask[256:, :] == NORMAL).all()
+    assert check(study).damaged == []
+
+
+def test_a_damaged_mask_is_computed_anew(study, slide):
+    (entry,) = Study.open(study).slides()
+    before = entry.pseudo_mask()[:]
+    mask = slide / "runs" / "0001" / "pseudo-mask.ome.zarr"
+    spoil(mask / "0" / "c" / "0" / "2")
+    spoil(mask / "zarr.json")
+    assert check(study, repair=True).sound
+    np.testing.assert_array_equal(entry.pseudo_mask()[:], before)
+
+
+def test_a_state_that_is_lost_is_made_anew_from_lines_and_models(study):
+    folder = study / "distillations" / "0001"
+    before = Rounds.open(folder)
+    (folder / "state.json.copy").unlink()
+    (folder / "state.json").write_text('{"format": "histodistill-rounds"')
+    with pytest.raises(StudyError, match=rf"histodistill check {study} --repair"):
+        Rounds.open(folder)
+    report = check(study, repair=True)
+    assert "a person had chosen" in report.damaged[0].lost
+    after = Rounds.open(folder)
+    assert (after.rounds, after.roles.best, after.roles.score) == (before.rounds, "rounds/1", 0.7)
+    assert check(study).damaged == []
+
+
+def test_a_damaged_model_comes_back_from_where_the_same_lies(study):
+    folder = study / "distillations" / "0001"
+    spoil(folder / "rounds" / "1" / "model.safetensors")
+    assert check(study, repair=True).sound  # the best model is there twice
+    for path in (folder / "model.safetensors", folder / "rounds" / "1" / "model.json", folder / "model.json"):
+        spoil(path)
+    (folder / "teacher" / "model.json").write_text("{}")  # it was the same model
+    report = check(study, repair=True)
+    assert not report.sound
+    assert any("the model" in finding.lost for finding in report.damaged)
+
+
+def test_of_lost_models_the_roles_let_go(study):
+    folder = study / "distillations" / "0001"
+    card = json.loads((folder / "teacher" / "model.json").read_text())
+    (folder / "teacher" / "model.json").write_text(json.dumps(card, indent=2))  # another file from now on
+    rounds = Rounds.open(folder)
+    rounds.checksums = {}
+    rounds.save()
+    shutil.rmtree(folder / "rounds" / "1")
+    for name in ("model.json", "model.safetensors"):
+        (folder / name).unlink()
+    report = check(study, repair=True)
+    assert [finding.lost for finding in report.damaged if finding.lost] == ["the model rounds/1"]
+    assert Rounds.open(folder).roles.best == "teacher"
+    assert check(study).damaged
+
+
+def test_a_round_under_way_that_cannot_go_on_begins_anew(study):
+    folder = study / "distillations" / "0001"
+    (folder / "checkpoint.pt").write_bytes(b"PK nothing")
+    report = check(study, repair=True)
+    assert report.damaged[0].lost.startswith("the epochs")
+    assert not (folder / "checkpoint.pt").exists()
+
+
+def test_what_an_interruption_leaves_is_no_damage(study, slide):
+    (slide / ".slide.json.abc.partial").write_bytes(b"{")
+    (slide / "predictions" / "0001-0002" / "probability.ome.zarr").mkdir(parents=True)
+    (study / "distillations" / "0002" / "teacher").mkdir(parents=True)
+    (slide / "corrections.journal").open("ab").write(b"\x89HDS\x10")
+    report = check(study, repair=True)
+    assert report.sound
+    assert len(report.findings) == 4
+    assert all(finding.harmless for finding in report.findings)
+    assert not (slide / ".slide.json.abc.partial").exists()
+
+
+# Locks
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="asks whether a process runs")
+def test_a_lock_of_a_computer_that_is_gone_can_be_broken_and_one_of_a_running_process_not(study):
+    lock = Study.open(study).distillation_lock()
+    with lock:
+        with pytest.raises(StudyError, match="in use by process"):
+            check(study, repair=True)
+        assert "held by process" in check(study).held[0]
+        breaking = CheckRequest(study, break_lock=True)
+        with pytest.raises(StudyError, match="end it instead"):
+            check_study(breaking, InlineControl())
+        lock.path.write_text(json.dumps({"pid": 7, "host": "lab7", "since": "2026-01-02T03:04:05+00:00"}))
+        assert Holder.read(lock.path).host == "lab7"
+        report = check_study(breaking, InlineControl())
+        assert "lab7" in report.held[0]
+        with Study.open(study).distillation_lock():
+            assert Holder.read(lock.path).runs
+
+
+# The command
+
+
+def test_the_command_says_what_it_found_a_line_each_and_its_exit_code_tells(study, slide):
+    run = CliRunner().invoke
+    result = run(main, ["check", str(study)])
+    assert (result.exit_code, "0 found damaged" in result.stdout) == (0, True)
+    spoil(slide / "tissue.ome.zarr" / "0" / "c" / "0" / "0")
+    result = run(main, ["check", str(study), "--json"])
+    found = json.loads(result.stdout)
+    assert (result.exit_code, found["damaged"], found["sound"]) == (1, 1, False)
+    assert found["findings"][0]["lost"].startswith("the tissue mask")
+    assert run(main, ["check", str(study), "--repair"]).exit_code == 1
+    assert run(main, ["check", str(study)]).exit_code == 0
+    result = run(main, ["check", str(study / "slides")])
+    assert (result.exit_code, "holds no study" in result.stderr) == (2, True)
+
+
+def test_checking_loads_no_torch():
+    code = "import sys, napari_histodistill.check; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

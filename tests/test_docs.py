@@ -1,0 +1,99 @@
+"""The site builds without warnings and needs no network; pages say what the program says; pictures are small."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+LARGEST_PICTURE = 250_000
+EXTERNAL = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)="(?:https?:)?//[^"]*"')
+FROM_LIBRARIES = {
+    "The menu HistoDistill is missing in napari",
+    "napari asks which reader to use",
+    'Could not load the Qt platform plugin "xcb"',
+}
+"""Headings of the page about errors that quote nothing of ours."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    if importlib.util.find_spec("mkdocs") is None:
+        pytest.skip("mkdocs is not installed (pip install 'napari-histodistill[docs]')")
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_site_loads_nothing_from_the_network(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) >= len(PAGES)
+    assert {page.name: found for page in pages if (found := EXTERNAL.findall(page.read_text(encoding="utf-8")))} == {}
+
+
+def test_the_site_has_the_public_names(site):
+    text = (site / "reference.html").read_text(encoding="utf-8")
+    names = (
+        "slide.open_slide",
+        "nets.ModelCard",
+        "predict.predict_slide",
+        "distill.distill",
+        "study.Study",
+        "jobs.ProcessJob",
+    )
+    assert [name for name in names if f'id="napari_histodistill.{name}"' not in text] == []
+
+
+def test_model_cards_are_current():
+    script = ROOT / "scripts" / "model_cards.py"
+    assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0, f"run {script.name}"
+
+
+def test_pictures_are_small_and_each_is_shown_somewhere():
+    text = "".join(page.read_text(encoding="utf-8") for page in [*PAGES, ROOT / "README.md"])
+    pictures = [path for path in (DOCS / "images").rglob("*.*") if path.is_file()]
+    assert [path.name for path in pictures if path.relative_to(DOCS).as_posix() not in text] == []
+    assert [path.name for path in pictures if path.stat().st_size > LARGEST_PICTURE] == []
+
+
+def templates() -> set[str]:
+    """Every text in the source, "…" in place of what is filled in."""
+    found: set[str] = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.add(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                parts = [str(p.value) if isinstance(p, ast.Constant) else "…" for p in node.values]
+                found.add("".join(parts))
+    return found
+
+
+def test_messages_on_the_page_about_errors_are_those_of_the_program():
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    headings = set(re.findall(r"^### (.+?)\s*$", text, re.MULTILINE)) - FROM_LIBRARIES
+    known = [" ".join(template.split()) for template in templates()]
+    unknown = [h for h in headings if not any(_says(h.strip(), template) for template in known)]
+    assert len(headings) >= 20
+    assert unknown == []
+
+
+def _says(heading: str, template: str) -> bool:
+    """Whether a heading is (part of) a text of the program, ignoring the marks around what is filled in."""
+
+    def plain(text: str) -> str:
+        return re.sub(r"['’]?…['’]?", "…", text)
+
+    return plain(heading) in plain(template)
