@@ -13,6 +13,7 @@ from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.labels import NORMAL, TUMOUR
 from napari_histodistill.study import Study
 from napari_histodistill.survey import Estimate
+from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.widgets.review import cells, on_corrections, verdict
 from napari_histodistill.widgets.session import session_of
@@ -58,7 +59,7 @@ def press(window, key, modifier=Qt.KeyboardModifier.NoModifier):
 
 
 def test_from_the_first_reason_to_a_patch_that_is_kept(window, dock, made):
-    assert dock.reason.message == "Open a slide first."
+    assert dock.reason.message == NO_SLIDE
     buttons = (dock.next_button, dock.skip_button, dock.back_button, dock.draw_button, dock.label_button)
     assert not any(button.isEnabled() for button in buttons)
     assert all(button.toolTip() for button in buttons)

@@ -22,7 +22,7 @@ def next_step(dock: str, view: OpenSlideView | None) -> str:
     Parameters
     ----------
     dock : str
-        Its name: "Slide", "Teacher", "Correct", "Distil" or "Export"; others have no guide.
+        Its name: "Slide", "Teacher", "Correct", "Distil", "Review" or "Export"; "Study" says it itself.
     view : OpenSlideView or None
         The current slide.
 
@@ -83,6 +83,18 @@ def _in_distil(view: OpenSlideView) -> str:
     return "Next: press Start. You can go on painting meanwhile."
 
 
+def _in_review(view: OpenSlideView) -> str:
+    if view.review.reason:
+        return ""
+    if view.audit.patch is not None:
+        return "Next: paint what is wrong in the square, or say that it is right (Y)."
+    if view.audit.unlabelled:
+        return "Next: Label patches, as many as you like; the figures come with them."
+    if view.review.place is not None:
+        return "Next: correct what is wrong in the frame, then Next (J) again."
+    return "Next: Next (J) flies to a place worth correcting; or draw patches to learn how good the mask is."
+
+
 def _in_export(view: OpenSlideView) -> str:
     control = view.export
     if control.problem or control.state.busy:
@@ -99,6 +111,7 @@ _GUIDES: Final[dict[str, Callable[[OpenSlideView], str]]] = {
     "Teacher": lambda view: _IN_TEACHER[view.teacher.state],
     "Correct": _in_correct,
     "Distil": _in_distil,
+    "Review": _in_review,
     "Export": _in_export,
 }
 

@@ -323,8 +323,8 @@ class SlideViews:
         self._views: list[OpenSlideView] = []
         self._current: OpenSlideView | None = None
         self._tidy = runner.timer(0, self._close_orphans)
-        self._scale = runner.timer(0, self._show_scale)  # not with the slide: its first text takes napari 0.1 s
         self._sample = Latest(runner)
+        self._scale = runner.timer(0, self._show_scale)  # not with the slide: its first text takes napari 0.1 s
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_layers_changed)
         viewer.layers.selection.events.active.connect(self._choose_current)

@@ -23,14 +23,16 @@ from napari_histodistill.predict.uncertainty import SMOOTHING_UM, WINDOW_UM
 from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
 from napari_histodistill.viewer.audit import ALL_NORMAL, ALL_TUMOUR, AS_SHOWN, MORE
 from napari_histodistill.viewer.colours import IGNORE_COLOUR, NORMAL_COLOUR, TUMOUR_COLOUR, UNCERTAINTY_COLOUR
+from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.review import KEYS
 from napari_histodistill.widgets.dock import ControlPanel, bind_keys
 from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, row, silent, swatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from napari.components import ViewerModel
+    from psygnal import SignalInstance
 
     from napari_histodistill.predict.audit import Audited
     from napari_histodistill.viewer.audit import AuditControl
@@ -195,9 +197,12 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
         self._of_view.follow(view.audit.changed, self._show)
         view.audit.refresh()
 
+    def _signals_of_progress(self, view: OpenSlideView) -> Iterable[SignalInstance]:
+        return (view.review.changed, view.audit.changed)
+
     def _show(self) -> None:
         control, audit = self.control, self.audit
-        reason = "Open a slide first." if control is None else control.reason
+        reason = NO_SLIDE if control is None else control.reason
         self.reason.say(reason)
         self._show_tour(control, reason)
         self._show_audit(audit, reason)
