@@ -176,10 +176,11 @@ class CorrectionsSaver:
 
     def _on_written(self, written: _Written) -> None:
         self._wrote = self._wrote or self._writing > 0
+        if written.foreign:
+            self._mask.commit()
+            self._mask.take_over(written.foreign, self._queue)  # ours come after them in the journal
         del self._queue[: self._writing]
         self._writing, self._said, self.known = 0, "", written.sequence
-        for entry in written.foreign:
-            self._mask.take_over(entry)
         if self._queue:
             self._timer.start()
         else:
