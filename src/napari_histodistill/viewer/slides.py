@@ -423,7 +423,7 @@ class SlideViews:
 
     def _on_layers_changed(self, _event: Any = None) -> None:
         viewer = self._viewer()
-        if viewer is None:
+        if viewer is None or self._closed:
             return
         opened = False
         for layer in viewer.layers:

@@ -17,7 +17,9 @@ from napari_histodistill.study import (
     StudySlide,
     relink_from,
     relink_slide,
+    remove_slide,
     removed_slides,
+    restore_slide,
 )
 from napari_histodistill.study.thumbnail import thumbnail_of
 
@@ -181,6 +183,42 @@ def relink(request: RelinkRequest, control: JobControl) -> Outcome:
     control.progress(0, 0, f"Looking at {request.path.name}")
     relink_slide(StudySlide.open(request.folder), request.path)
     return Outcome(f"{request.path.name} is found again")
+
+
+def remove_slides(rows: tuple[SlideRow, ...], control: JobControl) -> Outcome:
+    """Take slides out of their study; one that is in use stays."""
+    names, problems = [], []
+    for number, row in enumerate(rows):
+        control.checkpoint()
+        control.progress(number, len(rows), f"Taking {row.name} out")
+        try:
+            remove_slide(row.folder)
+            names.append(row.name)
+        except HistodistillError as error:
+            problems.append(str(error))
+    done = f"{', '.join(names)} removed; Restore brings back what was done" if names else ""
+    return Outcome(done, tuple(problems))
+
+
+def restore(removed: Removed, control: JobControl) -> Outcome:
+    """Put a slide back that was taken out."""
+    control.progress(0, 0, f"Putting {removed.name} back")
+    restore_slide(removed.folder)
+    return Outcome(f"{removed.name} is back")
+
+
+def set_labels(labels: tuple[tuple[Path, SlideLabel], ...], control: JobControl) -> str:
+    """Keep what is said of slides, by their folders; gives what went wrong, or nothing."""
+    problem = ""
+    for number, (folder, label) in enumerate(labels):
+        control.progress(number, len(labels), "Keeping labels")
+        try:
+            entry = StudySlide.open(folder)
+            entry.label = label
+            entry.save()
+        except HistodistillError as error:
+            problem = str(error)
+    return problem
 
 
 @dataclass(frozen=True)
