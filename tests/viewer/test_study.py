@@ -488,3 +488,26 @@ def test_nothing_is_opened_any_more_once_the_application_ends(session, slides):
     session.views._on_opened(late)
     assert session.views.views == ()
     assert len(session.viewer.layers) == 1
+
+
+def test_slides_that_are_dropped_while_others_are_added_are_refused_in_words(session, study, slides, monkeypatch):
+    monkeypatch.setattr(study._work, "job", ThreadJob(len, ()))
+    study.add(slides[2:])
+    assert session.told[-1] == "Something else is being done with the study: wait, or stop it."
+
+
+def test_a_slide_is_read_for_its_fingerprint_where_it_is_opened_not_in_the_window(session, slides):
+    opened = []
+    session.runner.start = lambda job, *, done, **_callbacks: opened.append(run_to_end(job))
+    session.views.open(slides[0])
+    assert "fingerprint" in vars(opened[0])
+    opened[0].close()
+
+
+def run_to_end(job):
+    events = job.events()
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            return end.value

@@ -30,6 +30,7 @@ def open_file(request: OpenRequest, control: JobControl) -> Slide:
 
     control.progress(0, 0, "Opening the slide")
     slide = open_slide(request.path)
+    _ = slide.fingerprint  # whoever asks first has the file read, at a URL over the network
     if request.after is not None:
         request.after.wait(WARMING_S)
     return slide

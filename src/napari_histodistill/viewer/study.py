@@ -34,6 +34,7 @@ from napari_histodistill.viewer.study_work import (
     SearchRequest,
     SlideRow,
     add_slides,
+    holds_any,
     list_study,
     look_at_slides,
     open_slides,
@@ -110,7 +111,7 @@ class StudyControl:
         self._looked_at: set[Path] = set()
         self._unwritten: dict[Path, SlideLabel] = {}
         self._listing, self._looking, self._work, self._opening = (Latest(views.runner) for _ in range(4))
-        self._labelling = Latest(views.runner)
+        self._labelling, self._asking = Latest(views.runner), Latest(views.runner)
         self._news = views.runner.timer(NEWS_DELAY_S, self._on_news)
         views.current_changed.connect(self._on_views)
         views.views_changed.connect(self._on_views)
@@ -175,7 +176,7 @@ class StudyControl:
         self.rows, self.removed, self.progress = (), (), None
         self.thumbnails.clear()
         self._looked_at.clear()
-        for work in (self._listing, self._looking, self._work, self._opening):
+        for work in (self._listing, self._looking, self._work, self._opening, self._asking):
             work.cancel()
         self.refresh()
 
@@ -330,7 +331,9 @@ class StudyControl:
 
     def add(self, paths: Iterable[Path]) -> None:
         """Put slide files into the study."""
-        if self.folder is not None and not why_not_add(self):
+        if self.folder is None or why_not_add(self):
+            show_warning(why_not_add(self))
+        else:
             self._begin(ThreadJob(add_slides, AddRequest(self.folder, tuple((path, None) for path in paths))))
 
     def add_open(self) -> None:
@@ -464,10 +467,9 @@ class StudyControl:
             folder = current.study_folder.absolute() if current is not None and _has_study(current) else None
             if folder != self.folder:
                 self._set(folder, chosen=False)
-        if self.folder is not None and not self._listing.busy:
-            study = Study(self.folder)
-            if any(study.holds(view.slide.fingerprint) for view in self.strangers):
-                self.refresh()
+        strangers = tuple(view.slide.fingerprint for view in self.strangers)
+        if self.folder is not None and strangers and not self._listing.busy and not self._asking.busy:
+            self._asking.start(ThreadJob(holds_any, (self.folder, strangers)), done=self._on_held)
         for row in self.rows:
             shown = self.view_of(row)
             result = None if shown is None else shown.teacher.result
@@ -476,9 +478,14 @@ class StudyControl:
         self.changed.emit()
         self._look()
 
+    def _on_held(self, held: bool) -> None:
+        if held:
+            self.refresh()
+
     def close(self) -> None:
         """Stop all work; labels are on disk when this returns."""
         self._news.stop()
+        self._asking.cancel()
         self._labelling.finish()
         set_labels(tuple(self._unwritten.items()), InlineControl())
         for work in (self._listing, self._looking, self._work, self._opening):

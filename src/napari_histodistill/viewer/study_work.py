@@ -170,6 +170,13 @@ def add_slides(request: AddRequest, control: JobControl) -> Outcome:
     return Outcome(f"{done}, {len(known)} known before" if known else done, tuple(problems))
 
 
+def holds_any(request: tuple[Path, tuple[str, ...]], control: JobControl) -> bool:
+    """Whether a study holds one of the slides with these fingerprints."""
+    control.progress(0, 0)
+    study = Study(request[0])
+    return any(study.holds(fingerprint) for fingerprint in request[1])
+
+
 @dataclass(frozen=True)
 class RelinkRequest:
     """The folder of a slide in a study, and the file that it is said to be."""

@@ -36,9 +36,7 @@ NO_STUDY = (
     "its study is made when you run the teacher."
 )
 NO_SLIDES = "No slide is in this study yet: add slides, or drop their files on the list below."
-FOLLOWED = (
-    "This is the study of the slide on screen. Slides that you add here go into it."
-)
+FOLLOWED = "This is the study of the slide on screen. Slides that you add here go into it."
 
 
 class StudyWidget(SlidePanel):
@@ -54,7 +52,7 @@ class StudyWidget(SlidePanel):
         self._build_slides()
         self._build_removed()
         self.column.setAlignment(Qt.AlignmentFlag(0))  # the list takes the height there is
-        self.column.setStretch(1, 1)
+        self.column.setStretchFactor(self.list.parentWidget(), 1)
         self._sure = QTimer(self)
         self._sure.setSingleShot(True)
         self._sure.setInterval(SURE_MS)
