@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from qtpy.QtWidgets import QComboBox, QSpinBox, QTableWidget, QWidget
+    from qtpy.QtWidgets import QAbstractItemView, QComboBox, QSpinBox, QTableWidget, QWidget
 
 LEFT = Qt.MouseButton.LeftButton
 POPUP_S = 0.6
@@ -72,6 +72,12 @@ class Hand:
         if not (widget.isVisible() and widget.isEnabled()):
             raise WaitedInVainError(f"{type(widget).__name__} {_name_of(widget)} cannot be clicked.")
         QTest.mouseClick(widget, LEFT, pos=place or QPoint(min(12, widget.width() // 2), widget.height() // 2))
+        self.pause(0.05)
+
+    def click_in(self, view: QAbstractItemView, place: QPoint) -> None:
+        """Click into a list or table, at a place in what it shows."""
+        self.reveal(view)
+        QTest.mouseClick(view.viewport(), LEFT, pos=place)
         self.pause(0.05)
 
     def reveal(self, widget: QWidget) -> None:

@@ -1,4 +1,4 @@
-"""The story: open a slide, find tissue, run the teacher, correct, distil, look, export; a picture of every step."""
+"""The story: open a slide, find tissue, run the teacher, correct, distil, look, review, export; pictures of all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from napari_histodistill.viewer.teacher import TeacherState
 from napari_histodistill.widgets.correct import TOOLS, CorrectWidget
 from napari_histodistill.widgets.distil import LABELS, DistilWidget
 from napari_histodistill.widgets.export import FORMATS, ExportWidget
+from napari_histodistill.widgets.review import ReviewWidget
 from napari_histodistill.widgets.session import session_of
 from napari_histodistill.widgets.slide import SlideWidget
+from napari_histodistill.widgets.study import StudyWidget
 from napari_histodistill.widgets.teacher import TeacherWidget
 from walkthrough.hand import Hand, WaitedInVainError
 
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
     from walkthrough.watchdog import Watchdog
 
 PANELS: Final = {
+    "Study": StudyWidget,
     "Slide": SlideWidget,
     "Teacher": TeacherWidget,
     "Correct": CorrectWidget,
     "Distil": DistilWidget,
+    "Review": ReviewWidget,
     "Export": ExportWidget,
 }
 TUMOUR, NORMAL = "Tumour", "Normal"
@@ -133,6 +137,8 @@ class Story:
         self.correct()
         self.distil()
         self.look_at_rounds()
+        self.study()
+        self.review()
         self.export()
         self.check_corrections()
 
@@ -252,6 +258,34 @@ class Story:
         self.picture("compared")
         with self.watchdog.doing("layers"):
             self.hand.click(panel.compare_button)
+
+    def study(self) -> None:
+        """Study dock: the slide in its list, with what was done on it."""
+        panel = self.panel("Study")
+        with self.watchdog.doing("study"):
+            self.hand.wait(lambda: panel.study.thumbnails, 30, "the picture of the slide")
+            self.hand.click_in(panel.list, panel.list.visualRect(panel.list.slides.index(0)).center())
+        self.picture("study")
+
+    def review(self) -> None:
+        """Review dock: fly to a place, draw patches, say of one that it is right, back to the slide."""
+        panel = self.panel("Review")
+        with self.watchdog.doing("review"):
+            self.hand.click(panel.next_button)
+            self.hand.wait(lambda: not self.view.review.busy, 60, "places to look at")
+        self.picture("where-next")
+        with self.watchdog.doing("review"):
+            self.hand.click(panel.draw_button)
+            self.hand.wait(lambda: self.view.audit.patch is not None, 60, "patches")
+            self.hand.reveal(panel.as_shown)
+        self.picture("patch")
+        with self.watchdog.doing("review"):
+            self.hand.click(panel.as_shown)
+            self.hand.wait(lambda: self.view.audit.audit.labelled, 30, "the label")
+            self.hand.click(panel.label_button)
+            self.hand.wait(lambda: not self.view.audit.busy, 60, "the figures")
+        self.hand.reveal(panel.table)
+        self.picture("reviewed")
 
     def export(self) -> None:
         """Export dock: the mask as OME-TIFF."""

@@ -195,6 +195,26 @@ def test_the_size_that_a_tile_announces_is_checked(tmp_path, compression, format
         check_segment(compression, b"\xff\xd8nothing", (100, 100))
 
 
+@pytest.mark.parametrize("kind", ["slide", "mask"])
+@pytest.mark.parametrize("layout", [{"tile": (64, 64)}, {"rowsperstrip": 16}])
+def test_damaged_lzw_does_not_end_the_process(in_a_child, tmp_path, kind, layout):
+    """Found by fuzzing: imagecodecs' decoder of LZW writes out of bounds."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 3, (192, 256) if kind == "mask" else (192, 256, 3)).astype(np.uint8)
+    file = tmp_path / "a.tiff"
+    photometric = "minisblack" if kind == "mask" else "rgb"
+    tifffile.imwrite(file, image, compression="lzw", photometric=photometric, predictor=False, **layout)
+    colours = image if kind == "slide" else image[..., None].repeat(3, axis=2)
+    with open_slide(file) as slide:
+        np.testing.assert_array_equal(slide.read_level(0, 0, 0, 192, 256), colours)
+    whole = bytearray(file.read_bytes())
+    for number in range(4):
+        for at in rng.integers(len(whole) // 4, len(whole), 40):
+            whole[at] = rng.choice([0, 127, 128, 255])
+        file.write_bytes(whole)
+        assert "peak" in in_a_child(file, kind), number
+
+
 def test_a_tiff_with_more_sizes_than_offsets_of_tiles_is_a_sentence(tmp_path):
     """Found by fuzzing: the tag of the offsets became a second tag of the sizes."""
     file = tmp_path / "a.tiff"
@@ -204,6 +224,17 @@ def test_a_tiff_with_more_sizes_than_offsets_of_tiles_is_a_sentence(tmp_path):
     struct.pack_into("<H", whole, at, 325)
     file.write_bytes(whole)
     with pytest.raises(HistodistillError, match="damaged"):
+        open_slide(file)
+
+
+def test_a_tiff_without_width_is_a_sentence(tmp_path):
+    """Found by fuzzing: its downsamples divided by nothing."""
+    file = tmp_path / "a.tiff"
+    tifffile.imwrite(file, np.zeros((64, 64), np.uint16), tile=(16, 16))
+    whole = bytearray(file.read_bytes())
+    struct.pack_into("<I", whole, whole.index(struct.pack("<H", 256), 8) + 8, 0)
+    file.write_bytes(whole)
+    with pytest.raises(HistodistillError, match=r"no slide has|damaged"):
         open_slide(file)
 
 

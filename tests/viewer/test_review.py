@@ -11,6 +11,7 @@ from napari_histodistill.slide.labels import NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.study import Study
 from napari_histodistill.study.review import read_seen
 from napari_histodistill.viewer.audit import ALL_NORMAL, ALL_TUMOUR, AS_SHOWN
+from napari_histodistill.viewer.correct import KEYS as CORRECT_KEYS
 from napari_histodistill.viewer.geometry import camera_of
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.review import KEYS
@@ -323,3 +324,68 @@ def test_a_write_that_fails_is_told_and_nothing_is_shown_as_kept(session, monkey
     (session.entry.folder / "audit.json").unlink()
     audit.label(ALL_TUMOUR)
     assert audit.audit is None
+
+
+def test_what_is_on_screen_of_uncertainty_is_of_the_prediction_on_screen(session):
+    review = session.view.review
+    review.show_uncertainty(True)
+    review.show_uncertainty(False)
+    add_round(session, slice(0, 100))
+    review.show_uncertainty(True)
+    assert session.view.layer(Role.UNCERTAINTY).data[:, 0].all()  # student and teacher disagree
+
+
+def test_uncertainty_that_an_audit_hid_comes_back_as_of_the_round_that_landed_meanwhile(session):
+    session.view.review.show_uncertainty(True)
+    session.view.audit.draw(12)
+    add_round(session, slice(0, 100))
+    assert not session.view.layer(Role.UNCERTAINTY).visible
+    session.view.audit.stop()
+    layer = session.view.layer(Role.UNCERTAINTY)
+    assert layer.visible
+    assert layer.data[:, 0].all()
+
+
+def test_nothing_that_a_model_says_comes_over_the_tissue_while_a_patch_is_judged(session):
+    session.view.audit.draw(12)
+    session.view.audit.stop()
+    add_round(session, slice(0, 100))
+    add_round(session, slice(0, 300), number=2)
+    session.view.comparison.compare(1, 2)
+    session.view.audit.label_next()
+    comparison = session.view.layer(Role.COMPARISON)
+    assert not comparison.visible
+    session.view.audit.stop()
+    assert comparison.visible
+
+
+def test_the_prediction_of_a_round_that_lands_waits_for_the_end_of_labelling(session):
+    session.view.audit.draw(12)
+    add_round(session, slice(0, 100))
+    assert not session.layer.visible
+    session.view.audit.stop()
+    assert session.layer.visible
+
+
+@pytest.mark.parametrize("key", ["W", "T", "Q", "Shift-Q", "Control-Z"])
+def test_a_key_of_correcting_stays_in_the_patch_until_the_mask_is_taken_up(session, key):
+    view = session.view
+    view.audit.draw(12)
+    session.viewer.layers.selection.active = view.layer(Role.SLIDE)  # a click in the list of layers
+    CORRECT_KEYS[key][1](view.correct)
+    assert not view.layer(Role.PSEUDO_MASK).visible
+    assert session.viewer.layers.selection.active is not view.layer(Role.PSEUDO_MASK)
+    session.viewer.layers.selection.active = view.layer(Role.PSEUDO_MASK)
+    CORRECT_KEYS["T"][1](view.correct)
+    assert session.viewer.layers.selection.active is view.layer(Role.PSEUDO_MASK)
+
+
+def test_a_new_pixel_size_leaves_patch_and_frame_where_they_lie_on_the_slide(session):
+    session.view.review.next()
+    session.view.audit.draw(12)
+    layers = [session.view.layer(role) for role in (Role.AUDIT, Role.PLACE, Role.PSEUDO_MASK)]
+    before = [(layer.scale.copy(), layer.translate.copy()) for layer in layers]
+    session.view.set_mpp(1.0)
+    for layer, (scale, translate) in zip(layers, before, strict=True):
+        np.testing.assert_allclose(layer.scale, 2 * scale)
+        np.testing.assert_allclose(layer.translate, 2 * translate)

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
+from PIL import Image
 
+from napari_histodistill.jobs import ThreadJob
 from napari_histodistill.predict import Figures
 from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.labels import NORMAL, TUMOUR
 from napari_histodistill.slide.synthetic import draw_slide, write_slide
 from napari_histodistill.study import SlideLabel, Study
+from napari_histodistill.viewer.export import ExportState
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.recent import recent_studies
 from napari_histodistill.viewer.slides import SlideViews
@@ -245,9 +248,10 @@ def test_only_what_is_on_screen_is_looked_at(session, study):
 
 def test_one_damaged_slide_does_not_keep_the_others_from_being_listed(session, study):
     first = study.rows[0]
-    (first.folder / "slide.json").write_text("{}")
+    for name in ("slide.json", "slide.json.copy"):
+        (first.folder / name).write_text("{}")
     study.refresh()
-    assert "choose a folder that holds a study" in study.words(study.rows[0])
+    assert "is no histodistill-slide file" in study.words(study.rows[0])
     assert session.words("2.tiff") == "not opened yet"
     assert why_not_open(study, study.rows[:1])
 
@@ -405,3 +409,105 @@ def test_two_viewers_have_a_study_each(session, study, new_parent_runner, tmp_pa
     other.study.create(tmp_path / "other")
     assert (study.folder, other.study.folder) == (tmp_path / "trial", tmp_path / "other")
     other.close()
+
+
+def test_a_slide_that_was_opened_twice_leaves_the_viewer_altogether(session, study, slides):
+    predict(study.folder, "1.tiff")
+    study.open([session.row("1.tiff")])
+    session.views.show(open_slide(slides[0]))
+    session.runner.pass_time()
+    study.remove([session.row("1.tiff")])
+    assert len(session.viewer.layers) == 0
+
+
+def test_a_slide_that_an_import_is_written_into_is_not_removed(session, study, monkeypatch):
+    predict(study.folder, "1.tiff")
+    study.open([session.row("1.tiff")])
+    session.runner.pass_time()
+    export = session.views.current.export
+    monkeypatch.setattr(export, "_doing", ExportState.APPLYING)
+    monkeypatch.setattr(export._work, "job", ThreadJob(len, ()))
+    assert session.words("1.tiff").startswith("files are read or written")
+    assert why_not_remove(study, [session.row("1.tiff")]).startswith("Work on 1.tiff is under way")
+    study.remove([session.row("1.tiff")])
+    assert session.names == ["1.tiff", "2.tiff"]
+    monkeypatch.undo()
+
+
+def test_labels_that_are_given_while_others_are_written_are_kept_in_order(session, study, monkeypatch):
+    started, start = [], study._labelling.start
+
+    def later(job, *, done):
+        def run():
+            study._labelling.job = None
+            start(job, done=done)
+
+        started.append(run)
+        study._labelling.job = job
+
+    monkeypatch.setattr(study._labelling, "start", later)
+    rows = study.rows
+    study.set_label(rows[:1], SlideLabel.TUMOUR)
+    study.set_label(rows, SlideLabel.NORMAL)
+    assert len(started) == 1
+    started[0]()
+    started[1]()
+    assert [entry.label for entry in Study.open(study.folder).slides()] == [SlideLabel.NORMAL] * 2
+    assert [row.label for row in study.rows] == [SlideLabel.NORMAL] * 2
+
+
+def test_an_import_that_was_previewed_does_not_go_into_a_study_that_was_left(session, study, slides, tmp_path):
+    entry = predict(study.folder, "1.tiff")
+    study.open([session.row("1.tiff")])
+    session.runner.pass_time()
+    view = session.views.current
+    mask = tmp_path / "mask.png"
+    Image.fromarray(np.full(entry.grid.shape, 255, np.uint8)).save(mask)
+    view.export.read_file(mask, "corrections")
+    assert view.export.preview is not None
+    assert not view.layer(Role.IMPORT).editable
+    view.teacher.choose_study(tmp_path / "another")
+    assert view.export.preview is None
+    assert view.layer(Role.IMPORT) is None
+
+
+def test_opening_the_slide_that_is_shown_already_leaves_the_view_as_it_is(session, study):
+    study.open([session.row("1.tiff")])
+    study.open([session.row("2.tiff")])
+    session.viewer.scene.camera.zoom = 3.5
+    study.open([session.row("2.tiff")])
+    assert session.viewer.scene.camera.zoom == 3.5
+
+
+def test_nothing_is_opened_any_more_once_the_application_ends(session, slides):
+    session.views.open(slides[0])
+    session.views.open(slides[1])
+    session.views.close()
+    session.viewer.layers.remove(session.viewer.layers[0])
+    late = open_slide(slides[2])
+    session.views._on_opened(late)
+    assert session.views.views == ()
+    assert len(session.viewer.layers) == 1
+
+
+def test_slides_that_are_dropped_while_others_are_added_are_refused_in_words(session, study, slides, monkeypatch):
+    monkeypatch.setattr(study._work, "job", ThreadJob(len, ()))
+    study.add(slides[2:])
+    assert session.told[-1] == "Something else is being done with the study: wait, or stop it."
+
+
+def test_a_slide_is_read_for_its_fingerprint_where_it_is_opened_not_in_the_window(session, slides):
+    opened = []
+    session.runner.start = lambda job, *, done, **_callbacks: opened.append(run_to_end(job))
+    session.views.open(slides[0])
+    assert "fingerprint" in vars(opened[0])
+    opened[0].close()
+
+
+def run_to_end(job):
+    events = job.events()
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            return end.value

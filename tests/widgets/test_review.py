@@ -101,7 +101,8 @@ def test_from_the_first_reason_to_a_patch_that_is_kept(window, dock, made):
     assert (kept.y, kept.x) == (patch.y, patch.x)
     np.testing.assert_array_equal(kept.labels, shown)
     assert entry.corrections() is None
-    dock.all_normal.click()
+    window.viewer.layers.selection.active = view.layer(Role.SLIDE)  # napari has a Y for images
+    press(window, Qt.Key.Key_Y)
     window.wait(lambda: len(entry.audit().labelled) == 2 and not view.audit.busy)
     assert dock.bar.value() == 2
     assert "five patches" in dock.verdict.text()

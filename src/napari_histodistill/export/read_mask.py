@@ -21,7 +21,7 @@ from napari_histodistill.export.provenance import KEY
 from napari_histodistill.export.rasterise import ImportFileError
 from napari_histodistill.slide.errors import DAMAGED
 from napari_histodistill.slide.metadata import micrometres
-from napari_histodistill.slide.sources.segments import LOSSY, READABLE
+from napari_histodistill.slide.sources.segments import LOSSY, LZW, READABLE
 from napari_histodistill.slide.zarr_guard import open_guarded
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slide.sources.segments import LOSSY, READABLE
+    from napari_histodistill.slide.sources.segments import LOSSY, LZW, READABLE
 from napari_histodistill.slide.zarr_guard import GuardedStore
 
 LARGEST_SIDE: Final = 1 << 20
@@ -143,8 +143,10 @@ def _open_tiff(path: Path) -> Iterator[MaskImage]:
         if max(page.shape) > LARGEST_SIDE:
             raise ImportFileError(f"{path.name} has a side of {max(page.shape)} px, which is no mask of a slide.")
         pixel_um, about = _tiff_metadata(file, page)
-        if page.is_tiled:
-            array: Any = zarr.open_array(page.aszarr(), mode="r")
+        if int(page.compression) == LZW:
+            array: Any = _lzw_pixels(path)
+        elif page.is_tiled:
+            array = zarr.open_array(page.aszarr(), mode="r")
         else:
             array = page.asarray()
         extra = (0,) * (len(array.shape) - 2)
@@ -154,6 +156,19 @@ def _open_tiff(path: Path) -> Iterator[MaskImage]:
             pixel_um,
             provenance=about,
         )
+
+
+def _lzw_pixels(path: Path) -> npt.NDArray[Any]:
+    """Pixels of a TIFF with LZW through libtiff, see `sound_lzw`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(path, formats=["TIFF"]) as image:
+                if image.width * image.height > LARGEST_PNG or image.mode not in {*_SINGLE_CHANNEL, "I;16B"}:
+                    raise ImportFileError(f"{path.name} is too large a TIFF with LZW: save it with deflate.")
+                return np.asarray(image)
+        except Image.DecompressionBombError as error:
+            raise ImportFileError(_too_large(path)) from error
 
 
 def _tiff_metadata(file: tifffile.TiffFile, page: Any) -> tuple[Pair | None, dict[str, Any]]:

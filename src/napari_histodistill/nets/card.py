@@ -137,7 +137,7 @@ class ModelCard:
             raise ModelError(f"The model card gives the threshold {self.threshold}, which must lie between 0 and 1.")
         if not (1 <= self.multiple <= 4096 and 0 <= self.margin <= 4096 and 0 <= self.smoothing_um <= 1000):
             raise ModelError(
-                "The model card gives a margin, multiple or smoothing that is negative or absurd: mend it."
+                "The model card gives a negative margin, multiple or smoothing, or an absurd one: mend it."
             )
         weights = self.architecture.weights
         if not weights or not min(weights) >= 0 or not abs(sum(weights) - 1) <= 1e-3:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 MPP_RANGE: Final = (0.05, 8.0)
 """Pixel sizes, in µm, that a slide can plausibly have; anything else in a file is not believed."""
 
+LARGEST_SIDE: Final = 1 << 20
+"""In px; the largest slides have a third of it."""
+
 ASSUMED_MPP: Final = 0.5
 """Pixel size, in µm, by which sizes of tissue and artefacts are judged where the slide's is unknown."""
 

@@ -8,6 +8,7 @@ import openslide
 
 from napari_histodistill.logs import hide
 from napari_histodistill.slide.errors import SlideError
+from napari_histodistill.slide.metadata import LARGEST_SIDE
 from napari_histodistill.slide.slide import Slide
 from napari_histodistill.slide.sources.ome_zarr import OmeZarrSource, is_zarr
 from napari_histodistill.slide.sources.openslide_source import OpenSlideSource
@@ -56,7 +57,11 @@ def open_slide(
     """
     path = to_path(path)
     hide(str(path))
-    return Slide(path, _open_source(path, source), mpp, icc=icc)
+    opened = _open_source(path, source)
+    sides = [side for level in opened.levels for side in (*level.shape, *level.tile)]
+    if not sides or min(sides) < 1 or max(sides) > LARGEST_SIDE:
+        raise SlideError(f"{path.name} has levels of sizes that no slide has: get a complete copy of it.")
+    return Slide(path, opened, mpp, icc=icc)
 
 
 def _open_source(path: Path, source: SourceName) -> Source:

@@ -21,6 +21,7 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteReque
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, WrapperStore
 
+from napari_histodistill.slide.metadata import LARGEST_SIDE
 from napari_histodistill.urls import UrlPath, told, zarr_store
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
     from zarr.core.buffer import Buffer, BufferPrototype
 
-LARGEST_SIDE: Final = 1 << 20
-"""In px; the largest slides have a third of it."""
 LARGEST_CHUNK: Final = 1 << 28
 """Bytes of a decoded chunk."""
 LARGEST_METADATA: Final = 1 << 23

@@ -36,8 +36,7 @@ import numpy as np
 from napari_histodistill import __version__
 from napari_histodistill.errors import reason
 from napari_histodistill.slide.grid import WorkingGrid
-from napari_histodistill.slide.metadata import is_plausible
-from napari_histodistill.slide.zarr_guard import LARGEST_SIDE
+from napari_histodistill.slide.metadata import LARGEST_SIDE, is_plausible
 from napari_histodistill.study.audit import Audit, read_audit
 from napari_histodistill.study.corrections import Corrections
 from napari_histodistill.study.files import (

@@ -30,6 +30,8 @@ from napari_histodistill.viewer.shown import shown_prediction, why_none
 from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari.layers import Labels, Layer
 
     from napari_histodistill.jobs import JobControl
@@ -46,6 +48,9 @@ HIDDEN: Final = (
     Role.PSEUDO_MASK,
     Role.PREDICTION,
     Role.DIFFERENCE,
+    Role.COMPARISON,
+    Role.IMPORT,
+    Role.PREVIEW,
     Role.CORRECTIONS,
     Role.PROBABILITY,
     Role.UNCERTAINTY,
@@ -203,7 +208,8 @@ class AuditControl:
     def _on_drawn(self, audit: Audit) -> None:
         self.audit = audit
         self._load()
-        self.label_next()
+        if self._view.in_front:
+            self.label_next()
 
     def _on_failed(self, error: Exception) -> None:
         tell(error)
@@ -256,16 +262,17 @@ class AuditControl:
     def stop(self) -> None:
         """Leave labelling; everything that was on screen shows again."""
         self.patch = None
-        layer = self.layer
+        layer, layers = self.layer, self._view.viewer.layers
+        painted_in = layer is not None and layers.selection.active is layer
         if layer is not None:
-            self._view.viewer.layers.remove(layer)
+            layers.remove(layer)
         for role, visible in self._visible.items():
             hidden = self._view.layer(role)
             if hidden is not None:
-                hidden.visible = visible
+                self._view.set_shown(hidden, on=visible)
         self._visible.clear()
-        if layer is not None and self._active in self._view.viewer.layers:
-            self._view.viewer.layers.selection.active = self._active
+        if painted_in and self._active in layers:
+            layers.selection.active = self._active
         self._active = None
         self.changed.emit()
 
@@ -273,12 +280,7 @@ class AuditControl:
         assert self.audit is not None
         assert self._result is not None
         patch, view = self.audit.patches[index], self._view
-        for role in HIDDEN:
-            over = view.layer(role)
-            if over is not None:
-                self._visible.setdefault(role, bool(over.visible))
-                if over.visible:
-                    over.visible = False
+        self._uncover(HIDDEN)
         self.patch = index
         framed = np.pad(self._start_of(index), 1)  # a border of nothing, so that outlines close along the patch's edge
         data = audit_layer(view.slide, view.frame, framed, self._result.mask.shape, (patch.y - 1, patch.x - 1))
@@ -298,6 +300,14 @@ class AuditControl:
         ]
         fly_to(view.viewer, (middle[0], middle[1]), patch.height * float(layer.scale[0]), SHARE)
         self.changed.emit()
+
+    def _uncover(self, roles: Iterable[Role]) -> None:
+        """Take layers off the tissue until labelling ends."""
+        for role in roles:
+            over = self._view.layer(role)
+            if over is not None:
+                self._visible.setdefault(role, self._view.shows(over))
+                self._view.set_shown(over, on=False)
 
     def _start_of(self, index: int) -> Mask:
         """What a patch shows at first: what was said of it, or else what is predicted; 0 outside tissue."""
@@ -350,6 +360,8 @@ class AuditControl:
             self.stop()
             self._result, self.audit, self.figures = result, None, None
             self._before.clear()
+        if self.patch is not None:  # a round may just have brought its prediction
+            self._uncover(role for role in HIDDEN if role not in self._visible)
         known = (result, None if result is None else result.run.record.state, history.folder, history.predicted)
         if known != self._known:
             self._known = known

@@ -156,6 +156,9 @@ class CorrectControl:
         """Take up a tool, to set ``value`` if given: 1 tumour, 2 normal, 3 ignore; 0 erases."""
         if self._result is None:
             return
+        if self._audit_patch is not None:
+            self._pick_in_patch(tool, value)
+            return
         layer = self._shown_layer()
         if value is not None:
             self.value = value
@@ -175,11 +178,16 @@ class CorrectControl:
 
     def paint(self, value: int) -> None:
         """Paint ``value`` with the tool that is taken up, the brush if that is none; in an audited patch, there."""
-        patch = self._audit_patch
-        if patch is not None:
-            patch.selected_label, patch.mode = value, "paint"
-            return
         self.pick(self.tool if self.tool in {Tool.LASSO, Tool.POLYGON, Tool.FILL} else Tool.BRUSH, value)
+
+    def _pick_in_patch(self, tool: Tool, value: int | None) -> None:
+        """The same for the audited patch, which has no lasso: a polygon does for it."""
+        patch = self._audit_patch
+        assert patch is not None
+        self._view.viewer.layers.selection.active = patch
+        if value is not None:
+            patch.selected_label = value
+        patch.mode = Tool.POLYGON.value if tool is Tool.LASSO else tool.value
 
     def set_brush(self, size: float | None = None, unit: BrushUnit | None = None) -> None:
         """Change the brush's diameter, or its unit at the same apparent size."""
@@ -217,9 +225,10 @@ class CorrectControl:
 
     @property
     def _audit_patch(self) -> Labels | None:
-        """The patch that is being audited, if the mouse paints in it: what is set there is no correction."""
+        """The patch that is being audited, unless the mask was taken up: what is set in it is no correction."""
         layer: Any = self._view.layer(Role.AUDIT)
-        return layer if layer is self._view.viewer.layers.selection.active else None
+        taken_up = self._layer is not None and self._layer is self._view.viewer.layers.selection.active
+        return None if layer is None or not layer.visible or taken_up else layer
 
     def _travel(self, way: str) -> None:
         if self._result is not None and not self._result.pacer.busy:

@@ -12,7 +12,7 @@ is what a study keeps, so that undo goes on where an earlier session ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -343,14 +343,36 @@ class EditableMask:
         """Bring back the step undone last; returns the window to draw anew, or None."""
         return _union_of(self.redoing())
 
-    def take_over(self, entry: Entry) -> Window | None:
-        """Show what another window or program has set; returns the window to draw anew."""
-        self.commit()
-        window = _union_of(self._write_patch(entry, patch) for patch in entry.in_order())
-        if entry.kind == "set":
-            self.undo_steps.append(entry)
-            self.redo_steps.clear()
+    def take_over(self, entries: Sequence[Entry], mine: Sequence[Entry] = ()) -> Window | None:
+        """Show what another window or program has set; returns the window to draw anew.
+
+        Parameters
+        ----------
+        entries : sequence of Entry
+            As the journal has them.
+        mine : sequence of Entry
+            Steps made here that come after them in the journal, and so lie over them.
+        """
+        window = _union_of(self._write_patch(one, patch) for one in (*entries, *mine) for patch in one.in_order())
+        later = {one.identity for one in mine}
+        for entry in entries:
+            if entry.kind == "set":
+                own = (number for number, step in enumerate(self.undo_steps) if step.identity in later)
+                self.undo_steps.insert(next(own, len(self.undo_steps)), entry)
+                if not mine:
+                    self.redo_steps.clear()
+            elif entry.kind in {"undo", "redo"}:
+                self._follow(entry)
         return window
+
+    def _follow(self, entry: Entry) -> None:
+        """Another window has undone or redone one of the steps that can be undone or redone here."""
+        both = self.undo_steps, self.redo_steps
+        source, target = both if entry.kind == "undo" else both[::-1]
+        moved = next((step for step in reversed(source) if step.identity == entry.refers), None)
+        if moved is not None:
+            source.remove(moved)
+            target.append(moved)
 
     def _set_hand(self, window: Window, hand: Mask) -> None:
         self._open.remember(self.hand, window)

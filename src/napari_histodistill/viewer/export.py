@@ -139,7 +139,7 @@ class ExportControl:
         self.preview: ImportPreview | None = None
         self._doing = ExportState.READY
         self._work = Latest(view.runner)
-        view.teacher.changed.connect(self.changed.emit)
+        view.teacher.changed.connect(self._on_teacher)
         view.correct.changed.connect(self.changed.emit)
 
     # State
@@ -230,14 +230,25 @@ class ExportControl:
         request = ImportRequest(result.entry.folder, file, kind, mpp, classes or {})
         self._start(ExportState.READING, preview_import, request, self._on_previewed)
 
+    def _on_teacher(self) -> None:
+        if self.preview is not None and not self._is_of_this_study(self.preview):
+            self.discard()
+        self.changed.emit()
+
+    def _is_of_this_study(self, preview: ImportPreview) -> bool:
+        return preview.request.slide.is_relative_to(self._view.teacher.study_folder)
+
     def _on_previewed(self, preview: ImportPreview) -> None:
+        if not self._is_of_this_study(preview):  # another one was chosen meanwhile
+            self._finish("")
+            return
         if preview.window is None:
             name = printable(preview.request.file.name)
             self._finish(" ".join([f"{name} says nothing that can be used.", *preview.notes]))
             return
         self.preview = preview
         view = self._view
-        add_layer(view.viewer, import_layer(view.slide, view.frame, preview.labels))
+        add_layer(view.viewer, import_layer(view.slide, view.frame, preview.labels)).editable = False
         areas = ", ".join(f"{name} {area:.3f} mm²" for name, area in preview.areas_mm2.items())
         self._finish(" ".join([f"{printable(preview.request.file.name)}: {areas}.", *preview.notes]))
 

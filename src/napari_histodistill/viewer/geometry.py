@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_histodistill.viewer.editing import Window
 
 if TYPE_CHECKING:
@@ -46,12 +48,12 @@ class Frame:
         unit = "pixel" if self.mpp is None else "um"
         return {"scale": scale, "translate": translate, "units": (unit, unit)}
 
-    def apply(self, layer: Layer) -> None:
-        """Put a layer that covers the slide in its place, for instance after the pixel size became known."""
-        place = self.place(layer.level_shapes[0] if hasattr(layer, "level_shapes") else layer.data.shape)
-        layer.units = place["units"]
-        layer.scale = place["scale"]
-        layer.translate = place["translate"]
+    def move(self, layer: Layer, before: Frame) -> None:
+        """Put a layer of the slide, or of part of it, where it lies now that the pixel size is another than before."""
+        ratio = [now / then for now, then in zip(self.pixel, before.pixel, strict=True)]
+        scale, translate = (np.multiply(values, ratio) for values in (layer.scale, layer.translate))
+        layer.units = self.place(self.shape)["units"]
+        layer.scale, layer.translate = scale, translate
 
 
 def visible_window(layer: Layer) -> Window:

@@ -22,7 +22,7 @@ class Look(enum.Enum):
 def look_of(view: OpenSlideView) -> Look | None:
     """What is on screen of a slide, None if neither is."""
     prediction, mask = (
-        layer is not None and bool(layer.visible) for layer in map(view.layer, (Role.PREDICTION, Role.PSEUDO_MASK))
+        layer is not None and view.shows(layer) for layer in map(view.layer, (Role.PREDICTION, Role.PSEUDO_MASK))
     )
     if prediction and mask:
         return Look.BOTH
@@ -33,5 +33,5 @@ def look_at(view: OpenSlideView, look: Look) -> None:
     """Show one and hide the other, or show both."""
     for role, other in ((Role.PREDICTION, Look.MASK), (Role.PSEUDO_MASK, Look.PREDICTION)):
         layer = view.layer(role)
-        if layer is not None and layer.visible != (look is not other):
-            layer.visible = look is not other
+        if layer is not None:
+            view.set_shown(layer, on=look is not other)

@@ -154,7 +154,8 @@ class PredictionView:
         layer = self.difference
         if on and layer is None:
             self._difference = np.zeros(self.data.shape, np.uint8)
-            add_layer(self._view.viewer, difference_layer(self._view.slide, self._view.frame, self._difference))
+            data = difference_layer(self._view.slide, self._view.frame, self._difference)
+            add_layer(self._view.viewer, data).editable = False
             self._pacer.run(self._comparing())
         elif not on and layer is not None:
             self._view.viewer.layers.remove(layer)

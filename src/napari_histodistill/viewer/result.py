@@ -170,7 +170,7 @@ class ResultView:
         """The pseudo-mask says where tissue is, and two colours over the slide say less than one."""
         tissue = self._view.layer(Role.TISSUE)
         if tissue is not None:
-            tissue.visible = False
+            self._view.set_shown(tissue, on=False)
 
     def _show_window(self, window: Window) -> None:
         layer = self.mask_layer

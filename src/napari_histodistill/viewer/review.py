@@ -116,7 +116,7 @@ class ReviewControl:
     def shows_uncertainty(self) -> bool:
         """Whether the layer of uncertainty is on screen, or will be when it is computed."""
         layer = self._view.layer(Role.UNCERTAINTY)
-        return self._wanted if layer is None else bool(layer.visible)
+        return self._wanted if layer is None else self._view.shows(layer)
 
     @property
     def has_teacher(self) -> bool:
@@ -139,8 +139,8 @@ class ReviewControl:
         """Show or hide the layer; it is computed when it is first wanted."""
         self._wanted = on
         layer = self._view.layer(Role.UNCERTAINTY)
-        if layer is not None:
-            layer.visible = on
+        if layer is not None:  # of the prediction on screen: another one takes a hidden layer away
+            self._view.set_shown(layer, on=on)
         elif on and self._map is not None:
             self._show_map()
         elif on and not self._work.busy:
@@ -201,7 +201,7 @@ class ReviewControl:
             self._map, self.left = looked.uncertainty, len(looked.places)
             self._seen = self._seen or looked.seen
             self._show_map()
-            if self._going and looked.places:
+            if self._going and looked.places and self._view.in_front:
                 self._arrive(looked.places[0], looked.shown)
         self._going = False
         self.changed.emit()
@@ -217,9 +217,9 @@ class ReviewControl:
         if layer is None:
             data = uncertainty_layer(self._view.slide, self._view.frame, self._map.shown)
             layer = add_layer(self._view.viewer, data, below=self._result and self._result.mask_layer)
+            self._view.set_shown(layer, on=self._wanted)
         elif layer.data is not self._map.shown:
             layer.data = self._map.shown
-        layer.visible = self._wanted
 
     # The tour
 
@@ -286,8 +286,10 @@ class ReviewControl:
         if shown is not None and shown != self._shown:
             self._work.cancel()
             self._shown, self._map, self.left = shown, None, None
-            if self.shows_uncertainty:
-                self._start(go=False)
+            if self._wanted or self.shows_uncertainty or self._going:
+                self._start(go=self._going)
+            else:
+                self._remove(Role.UNCERTAINTY)
         self.changed.emit()
 
     def _finish_keeping(self) -> None:

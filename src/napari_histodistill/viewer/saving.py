@@ -112,7 +112,7 @@ class CorrectionsSaver:
         self._wrote = False
         self._said = ""
         self._stamp: tuple[int, int] | None = None
-        self._work = Latest(runner)
+        self._work, self._watching = Latest(runner), Latest(runner)
         self._timer, self._retry = runner.timer(DELAY_S, self._write), runner.timer(RETRY_S, self._write)
         mask.stepped.connect(self._on_stepped)
         if self._queue:
@@ -138,6 +138,7 @@ class CorrectionsSaver:
         """Write what is not written yet, now, in this thread; an error is told, and the steps stay in the queue."""
         self._timer.stop()
         self._retry.stop()
+        self._watching.cancel()
         self._mask.commit()
         self._work.finish()
         if self._queue or self._wrote:
@@ -153,8 +154,11 @@ class CorrectionsSaver:
             self._write()
 
     def look_if_changed(self) -> None:
-        """The same, unless the journal is as it was at the last look."""
-        stamp = self._entry.all_corrections().stamp()
+        """The same, unless the journal is as it was at the last look; a folder that hangs holds no window."""
+        if not self._work.busy and not self._watching.busy:
+            self._watching.start(ThreadJob(_stamp_of, self._entry), done=self._on_stamp)
+
+    def _on_stamp(self, stamp: tuple[int, int] | None) -> None:
         if stamp != self._stamp and not self._work.busy:
             self._stamp = stamp
             self._write()
@@ -176,10 +180,11 @@ class CorrectionsSaver:
 
     def _on_written(self, written: _Written) -> None:
         self._wrote = self._wrote or self._writing > 0
+        if written.foreign:
+            self._mask.commit()
+            self._mask.take_over(written.foreign, self._queue)  # ours come after them in the journal
         del self._queue[: self._writing]
         self._writing, self._said, self.known = 0, "", written.sequence
-        for entry in written.foreign:
-            self._mask.take_over(entry)
         if self._queue:
             self._timer.start()
         else:
@@ -192,6 +197,11 @@ class CorrectionsSaver:
         self._writing = 0
         self._retry.start()
         self.saved.emit(False)
+
+
+def _stamp_of(entry: StudySlide, control: JobControl) -> tuple[int, int] | None:
+    control.progress(0, 0)
+    return entry.all_corrections().stamp()
 
 
 def write_corrections(request: _Request, control: JobControl) -> _Written:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.jobs import JobControl, ThreadJob
+from napari_histodistill.jobs import ThreadJob
 from napari_histodistill.slide.metadata import is_plausible
 from napari_histodistill.viewer.audit import AuditControl
 from napari_histodistill.viewer.comparison import Comparison
@@ -21,13 +21,13 @@ from napari_histodistill.viewer.export import ExportControl
 from napari_histodistill.viewer.geometry import Frame, camera_of, scale_bar_of
 from napari_histodistill.viewer.layers import SLIDE_KEY, Role, add_layer, find_layer, role_of, slide_layer, slide_of
 from napari_histodistill.viewer.review import ReviewControl
+from napari_histodistill.viewer.slide_work import OpenRequest, build_added_levels, draw_sample, open_file
 from napari_histodistill.viewer.study import StudyControl
 from napari_histodistill.viewer.teacher import TeacherControl, default_study_folder
 from napari_histodistill.viewer.tissue import TissueControl
 from napari_histodistill.viewer.work import Latest, Runner, tell
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
 
     from napari.components import ViewerModel
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 LEVELS_REFRESH_S = 1.0
 """How often an image whose levels are being computed is drawn anew, in seconds."""
-WARMING_S = 10.0
-"""How long a slide waits for libraries that are being loaded; then the window must wait for them."""
 
 
 @dataclass
@@ -154,20 +152,38 @@ class OpenSlideView:
         """Whether another slide is shown in its place."""
         return self._aside is not None
 
+    @property
+    def in_front(self) -> bool:
+        """Whether it is the slide that a person works on: news of another must move neither camera nor selection."""
+        active = self.viewer.layers.selection.active
+        return not self.aside and (active is None or slide_of(active) in {None, self.slide})
+
     def set_aside(self) -> None:
         """Hide the slide's layers, and remember which were shown and where the camera was."""
+        shown = [layer for layer in self._layers() if layer.visible]
         if self._aside is None:
-            shown = [layer for layer in self._layers() if layer.visible]
             camera = camera_of(self.viewer)
-            self._aside = _Aside(shown, tuple(camera.center), float(camera.zoom))
-            for layer in shown:
-                layer.visible = False
+            self._aside = _Aside([], tuple(camera.center), float(camera.zoom))
+        for layer in shown:
+            self.keep_aside(layer)
 
     def keep_aside(self, layer: Layer) -> None:
-        """Hide a layer that comes while the slide is set aside."""
+        """Hide a layer that comes, or is on screen, while the slide is set aside."""
         if self._aside is not None and layer.visible:
-            self._aside.shown.append(layer)
-            layer.visible = False
+            self.set_shown(layer, on=True)
+
+    def shows(self, layer: Layer) -> bool:
+        """Whether a layer is on screen, or will be once the slide is brought back."""
+        return bool(layer.visible) or (self._aside is not None and layer in self._aside.shown)
+
+    def set_shown(self, layer: Layer, *, on: bool) -> None:
+        """Show or hide a layer; of a slide that is set aside it takes effect once that is brought back."""
+        if self._aside is not None:
+            others = [other for other in self._aside.shown if other is not layer]
+            self._aside.shown = [*others, layer] if on else others
+            on = False
+        if layer.visible != on:
+            layer.visible = on
 
     def bring_back(self) -> None:
         """Show the slide as it was when it was set aside; one that was not is fitted to the canvas."""
@@ -195,9 +211,9 @@ class OpenSlideView:
         both = mpp if isinstance(mpp, tuple) else (mpp, mpp)
         if not is_plausible(both):
             raise HistodistillError(f"{mpp} µm per pixel is not a slide's: give a number from 0.05 to 8.")
-        self.slide.mpp = both
+        before, self.slide.mpp = self.frame, both
         for layer in self._layers():
-            self.frame.apply(layer)
+            self.frame.move(layer, before)
         show_scale_bar(self.viewer)
         self.viewer.reset_view()
         self.moved.emit()
@@ -233,7 +249,7 @@ class OpenSlideView:
     def _build_levels(self) -> None:
         if not self.slide.added_levels_complete:
             self._levels.start(
-                ThreadJob(_build_added_levels, self.slide), progress=self._on_level_progress, done=self._on_levels_done
+                ThreadJob(build_added_levels, self.slide), progress=self._on_level_progress, done=self._on_levels_done
             )
 
     def _on_level_progress(self, _progress: Progress) -> None:
@@ -269,32 +285,6 @@ class OpenSlideView:
         self.slide.close()
 
 
-def _build_added_levels(slide: Slide, control: JobControl) -> None:
-    slide.build_added_levels(control)
-
-
-def _draw_sample(_request: None, _control: JobControl) -> Path:
-    from napari_histodistill.slide.synthetic import sample_slide_path
-
-    return sample_slide_path()
-
-
-@dataclass(frozen=True)
-class _OpenRequest:
-    path: Path
-    after: threading.Event | None
-
-
-def _open(request: _OpenRequest, control: JobControl) -> Slide:
-    from napari_histodistill.slide import open_slide
-
-    control.progress(0, 0, "Opening the slide")
-    slide = open_slide(request.path)
-    if request.after is not None:
-        request.after.wait(WARMING_S)
-    return slide
-
-
 class SlideViews:
     """Follows a viewer's layer list: every slide in it has a view, and is closed when its layer goes.
 
@@ -322,6 +312,7 @@ class SlideViews:
         self.runner, self._warming = runner, warming
         self._views: list[OpenSlideView] = []
         self._current: OpenSlideView | None = None
+        self._closed = False
         self._tidy = runner.timer(0, self._close_orphans)
         self._sample = Latest(runner)
         self._scale = runner.timer(0, self._show_scale)  # not with the slide: its first text takes napari 0.1 s
@@ -340,14 +331,14 @@ class SlideViews:
         viewer = self._viewer()
         assert viewer is not None, "the viewer is gone"
         viewer.status = f"Opening {Path(path).name}…"
-        request = _OpenRequest(Path(path), None if self._warming is None else self._warming.ended)
+        request = OpenRequest(Path(path), None if self._warming is None else self._warming.ended)
         self.runner.start(
-            ThreadJob(_open, request), progress=lambda _progress: None, done=self._on_opened, failed=self._on_failed
+            ThreadJob(open_file, request), progress=lambda _progress: None, done=self._on_opened, failed=self._on_failed
         )
 
     def _on_opened(self, slide: Slide) -> None:
         viewer = self._viewer()
-        if viewer is None:
+        if viewer is None or self._closed:
             slide.close()
             return
         viewer.status = ""
@@ -371,7 +362,7 @@ class SlideViews:
             tell(error)
             finish(None)
 
-        self._sample.start(ThreadJob(_draw_sample, None), done=finish, failed=fail)
+        self._sample.start(ThreadJob(draw_sample, None), done=finish, failed=fail)
 
     def show(self, slide: Slide) -> OpenSlideView | None:
         """Add the layer of a slide that was just opened."""
@@ -387,7 +378,7 @@ class SlideViews:
             if other is not view:
                 other.set_aside()
         view.bring_back()
-        view.viewer.layers.selection.active = view.layer(Role.SLIDE)
+        view.viewer.layers.selection.active = view.layer(Role.AUDIT) or view.layer(Role.SLIDE)
 
     def drop(self, view: OpenSlideView) -> None:
         """Write everything that is not written and take a slide and all its layers out of the viewer."""
@@ -395,8 +386,7 @@ class SlideViews:
         if layer is not None:
             view.viewer.layers.remove(layer)
         self._close(view, wait=True)
-        self._choose_current()
-        self.views_changed.emit()
+        self._on_closed()
 
     @cached_property
     def study(self) -> StudyControl:
@@ -424,6 +414,7 @@ class SlideViews:
 
     def close(self) -> None:
         """Write everything and close all slides: the application is about to end."""
+        self._closed = True
         self._sample.cancel()
         if "study" in self.__dict__:
             self.study.close()
@@ -432,7 +423,7 @@ class SlideViews:
 
     def _on_layers_changed(self, _event: Any = None) -> None:
         viewer = self._viewer()
-        if viewer is None:
+        if viewer is None or self._closed:
             return
         opened = False
         for layer in viewer.layers:
@@ -467,11 +458,17 @@ class SlideViews:
         orphans = [view for view in self._views if view.layer(Role.SLIDE) is None]
         for view in orphans:
             self._close(view)
-        self._choose_current()
         if orphans:
-            self.views_changed.emit()
-            if self._current is not None and all(view.aside for view in self._views):
-                self.go_to(self._current)
+            self._on_closed()
+        else:
+            self._choose_current()
+
+    def _on_closed(self) -> None:
+        """Another slide becomes the current one, and is shown if none is."""
+        self._choose_current()
+        self.views_changed.emit()
+        if self._current is not None and all(view.aside for view in self._views):
+            self.go_to(self._current)
 
     def _close(self, view: OpenSlideView, *, wait: bool = False) -> None:
         self._views.remove(view)

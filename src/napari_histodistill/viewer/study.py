@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.jobs import JobCancelled, ThreadJob
+from napari_histodistill.jobs import InlineControl, JobCancelled, ThreadJob
 from napari_histodistill.predict.overview import Overview
-from napari_histodistill.study import RunState, SlideLabel, Study, StudySlide, remove_slide, restore_slide
+from napari_histodistill.study import RunState, SlideLabel, Study
 from napari_histodistill.viewer.editing import UNDO_LIMIT
 from napari_histodistill.viewer.recent import forget, recent_studies, remember
-from napari_histodistill.viewer.study_reasons import is_busy, why_not_add, why_not_add_open, why_not_open
+from napari_histodistill.viewer.study_reasons import (
+    is_busy,
+    why_not_add,
+    why_not_add_open,
+    why_not_open,
+    why_not_remove,
+    work_on,
+)
 from napari_histodistill.viewer.study_work import (
     AddRequest,
     Listing,
@@ -26,11 +34,15 @@ from napari_histodistill.viewer.study_work import (
     SearchRequest,
     SlideRow,
     add_slides,
+    holds_any,
     list_study,
     look_at_slides,
     open_slides,
     relink,
+    remove_slides,
+    restore,
     search,
+    set_labels,
 )
 from napari_histodistill.viewer.teacher import default_study_folder
 from napari_histodistill.viewer.work import Latest, tell
@@ -97,7 +109,9 @@ class StudyControl:
         self._open: dict[str, OpenSlideView] = {}
         self._visible: frozenset[Path] = frozenset()
         self._looked_at: set[Path] = set()
+        self._unwritten: dict[Path, SlideLabel] = {}
         self._listing, self._looking, self._work, self._opening = (Latest(views.runner) for _ in range(4))
+        self._labelling, self._asking = Latest(views.runner), Latest(views.runner)
         self._news = views.runner.timer(NEWS_DELAY_S, self._on_news)
         views.current_changed.connect(self._on_views)
         views.views_changed.connect(self._on_views)
@@ -162,7 +176,7 @@ class StudyControl:
         self.rows, self.removed, self.progress = (), (), None
         self.thumbnails.clear()
         self._looked_at.clear()
-        for work in (self._listing, self._looking, self._work, self._opening):
+        for work in (self._listing, self._looking, self._work, self._opening, self._asking):
             work.cancel()
         self.refresh()
 
@@ -214,6 +228,11 @@ class StudyControl:
         view = self._open.get(row.fingerprint)
         return view if view is not None and view.study_folder.absolute() == self.folder else None
 
+    def views_of(self, row: SlideRow) -> list[OpenSlideView]:
+        """The same slide may have been opened several times."""
+        same = [view for view in self._views.views if view.slide.fingerprint == row.fingerprint]
+        return [view for view in same if view.study_folder.absolute() == self.folder]
+
     def overview(self, row: SlideRow) -> Overview | None:
         """What was done on a slide, as it is on screen where it is open; None until it was read."""
         view = self.view_of(row)
@@ -246,27 +265,35 @@ class StudyControl:
 
     def busy_with(self, row: SlideRow) -> str:
         """What is being done on a slide here, in words; empty for nothing."""
-        view = self.view_of(row)
-        if view is not None and view.has("teacher") and view.teacher.state.busy:
-            return "the teacher is running"
-        return "learning" if view is not None and view.has("distil") and view.distil.state.busy else ""
+        return next((work for view in self.views_of(row) if (work := work_on(view))), "")
 
     def set_label(self, rows: Iterable[SlideRow], label: SlideLabel) -> None:
         """Say whether slides hold tumour; kept in the study."""
-        try:
-            for row in rows:
-                entry = StudySlide.open(row.folder)
-                entry.label = label
-                entry.save()
-                self._replace(row.folder, label=label)
-                view = self.view_of(row)
-                if view is not None and view.has("teacher") and view.teacher.result is not None:
-                    view.teacher.result.entry.label = label
-        except HistodistillError as error:
-            tell(error)
+        for row in rows:
+            self._unwritten[row.folder] = label
+            self._replace(row.folder, label=label)
+            view = self.view_of(row)
+            if view is not None and view.has("teacher") and view.teacher.result is not None:
+                view.teacher.result.entry.label = label
+        self._write_labels()
+        self.changed.emit()
+
+    def _write_labels(self) -> None:
+        if self._unwritten and not self._labelling.busy:
+            labels = tuple(self._unwritten.items())
+            self._unwritten.clear()
+            self._labelling.start(ThreadJob(set_labels, labels), done=partial(self._on_labelled, labels))
+
+    def _on_labelled(self, labels: tuple[tuple[Path, SlideLabel], ...], problem: str) -> None:
+        for folder, label in labels:  # the list may have been read while they were written
+            self._replace(folder, label=label)
+        if problem:
+            show_warning(problem)
+            self.refresh()
         for view in self._open.values():  # it counts for the others too whether some slide is normal
             if view.has("distil"):
                 view.distil.reload()
+        self._write_labels()
         self.changed.emit()
 
     # Coming and going
@@ -304,7 +331,9 @@ class StudyControl:
 
     def add(self, paths: Iterable[Path]) -> None:
         """Put slide files into the study."""
-        if self.folder is not None and not why_not_add(self):
+        if self.folder is None or why_not_add(self):
+            show_warning(why_not_add(self))
+        else:
             self._begin(ThreadJob(add_slides, AddRequest(self.folder, tuple((path, None) for path in paths))))
 
     def add_open(self) -> None:
@@ -360,28 +389,18 @@ class StudyControl:
 
     def remove(self, rows: Iterable[SlideRow]) -> None:
         """Take slides out of the study; what was done on them is kept aside and can be put back."""
-        names = []
-        try:
-            for row in rows:
-                view = self.view_of(row)
-                if view is not None:
-                    self._views.drop(view)
-                remove_slide(row.folder)
-                names.append(row.name)
-        except HistodistillError as error:
-            tell(error)
+        rows = tuple(rows)
+        if why_not_remove(self, rows):
+            return
+        for row in rows:
+            for view in self.views_of(row):
+                self._views.drop(view)
         self._looking.cancel()
-        self.note = f"{', '.join(names)} removed; Restore brings back what was done" if names else ""
-        self.refresh()
+        self._begin(ThreadJob(remove_slides, rows))
 
     def restore(self, removed: Removed) -> None:
         """Put a slide back that was taken out."""
-        try:
-            self._looked_at.discard(restore_slide(removed.folder).folder)
-            self.note = f"{removed.name} is back"
-        except HistodistillError as error:
-            tell(error)
-        self.refresh()
+        self._begin(ThreadJob(restore, removed))
 
     # Opening
 
@@ -400,7 +419,8 @@ class StudyControl:
                 continue
             if view.study_folder.absolute() != self.folder and not is_busy(view):
                 view.teacher.choose_study(self.folder)
-            if view.aside or view is not self._views.current or len(self._open) > 1:
+            others = [other for other in self._views.views if other is not view]
+            if view.aside or view is not self._views.current or not all(other.aside for other in others):
                 self._views.go_to(view)
         if closed:
             job = ThreadJob(open_slides, tuple(closed))
@@ -447,10 +467,9 @@ class StudyControl:
             folder = current.study_folder.absolute() if current is not None and _has_study(current) else None
             if folder != self.folder:
                 self._set(folder, chosen=False)
-        if self.folder is not None and not self._listing.busy:
-            study = Study(self.folder)
-            if any(study.holds(view.slide.fingerprint) for view in self.strangers):
-                self.refresh()
+        strangers = tuple(view.slide.fingerprint for view in self.strangers)
+        if self.folder is not None and strangers and not self._listing.busy and not self._asking.busy:
+            self._asking.start(ThreadJob(holds_any, (self.folder, strangers)), done=self._on_held)
         for row in self.rows:
             shown = self.view_of(row)
             result = None if shown is None else shown.teacher.result
@@ -459,9 +478,16 @@ class StudyControl:
         self.changed.emit()
         self._look()
 
+    def _on_held(self, held: bool) -> None:
+        if held:
+            self.refresh()
+
     def close(self) -> None:
-        """Stop all work."""
+        """Stop all work; labels are on disk when this returns."""
         self._news.stop()
+        self._asking.cancel()
+        self._labelling.finish()
+        set_labels(tuple(self._unwritten.items()), InlineControl())
         for work in (self._listing, self._looking, self._work, self._opening):
             work.cancel()
 

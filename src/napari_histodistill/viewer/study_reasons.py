@@ -64,9 +64,23 @@ def why_not_search(study: StudyControl) -> str:
     return _why_not_now(study) if study.missing else "No slide is missing."
 
 
+def why_not_restore(study: StudyControl) -> str:
+    """Why no slide can be put back."""
+    return _why_not_now(study)
+
+
 def is_busy(view: OpenSlideView) -> bool:
-    """Whether the teacher or a distillation works on a slide."""
-    return (view.has("teacher") and view.teacher.state.busy) or (view.has("distil") and view.distil.state.busy)
+    """Whether something works on a slide, see `work_on`."""
+    return bool(work_on(view))
+
+
+def work_on(view: OpenSlideView) -> str:
+    """What is being done on a slide, in words; empty for nothing."""
+    if view.has("teacher") and view.teacher.state.busy:
+        return "the teacher is running"
+    if view.has("distil") and view.distil.state.busy:
+        return "learning"
+    return "files are read or written" if view.has("export") and view.export.state.busy else ""
 
 
 def _why_not_now(study: StudyControl) -> str:

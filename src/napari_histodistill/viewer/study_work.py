@@ -17,7 +17,9 @@ from napari_histodistill.study import (
     StudySlide,
     relink_from,
     relink_slide,
+    remove_slide,
     removed_slides,
+    restore_slide,
 )
 from napari_histodistill.study.thumbnail import thumbnail_of
 
@@ -168,6 +170,13 @@ def add_slides(request: AddRequest, control: JobControl) -> Outcome:
     return Outcome(f"{done}, {len(known)} known before" if known else done, tuple(problems))
 
 
+def holds_any(request: tuple[Path, tuple[str, ...]], control: JobControl) -> bool:
+    """Whether a study holds one of the slides with these fingerprints."""
+    control.progress(0, 0)
+    study = Study(request[0])
+    return any(study.holds(fingerprint) for fingerprint in request[1])
+
+
 @dataclass(frozen=True)
 class RelinkRequest:
     """The folder of a slide in a study, and the file that it is said to be."""
@@ -181,6 +190,42 @@ def relink(request: RelinkRequest, control: JobControl) -> Outcome:
     control.progress(0, 0, f"Looking at {request.path.name}")
     relink_slide(StudySlide.open(request.folder), request.path)
     return Outcome(f"{request.path.name} is found again")
+
+
+def remove_slides(rows: tuple[SlideRow, ...], control: JobControl) -> Outcome:
+    """Take slides out of their study; one that is in use stays."""
+    names, problems = [], []
+    for number, row in enumerate(rows):
+        control.checkpoint()
+        control.progress(number, len(rows), f"Taking {row.name} out")
+        try:
+            remove_slide(row.folder)
+            names.append(row.name)
+        except HistodistillError as error:
+            problems.append(str(error))
+    done = f"{', '.join(names)} removed; Restore brings back what was done" if names else ""
+    return Outcome(done, tuple(problems))
+
+
+def restore(removed: Removed, control: JobControl) -> Outcome:
+    """Put a slide back that was taken out."""
+    control.progress(0, 0, f"Putting {removed.name} back")
+    restore_slide(removed.folder)
+    return Outcome(f"{removed.name} is back")
+
+
+def set_labels(labels: tuple[tuple[Path, SlideLabel], ...], control: JobControl) -> str:
+    """Keep what is said of slides, by their folders; gives what went wrong, or nothing."""
+    problem = ""
+    for number, (folder, label) in enumerate(labels):
+        control.progress(number, len(labels), "Keeping labels")
+        try:
+            entry = StudySlide.open(folder)
+            entry.label = label
+            entry.save()
+        except HistodistillError as error:
+            problem = str(error)
+    return problem
 
 
 @dataclass(frozen=True)

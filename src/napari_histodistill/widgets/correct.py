@@ -227,7 +227,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
         reason = NO_SLIDE if control is None else control.reason
         self.reason.say(reason)
         for widget in self._controls:
-            widget.setEnabled(not reason)
+            allow(widget, reason)
         self._show_history(control)
         self._show_proposal(control)
         if control is None:

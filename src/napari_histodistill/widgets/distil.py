@@ -297,7 +297,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.reason.say("" if busy else reason)
         self.advice.say("" if control is None or reason or busy else control.advice)
         for widget in (self.label, self.scope, self.rounds, self.more):
-            widget.setEnabled(not busy and not reason)
+            allow(widget, "Wait until the rounds are over, or stop them" if busy else reason)
         allow(
             self.start_button,
             "It is learning already" if busy else reason,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import napari
     from napari.components import ViewerModel
+    from napari.layers import Layer
     from psygnal import SignalInstance
 
     from napari_histodistill.viewer.slides import OpenSlideView, SlideViews
@@ -103,14 +104,19 @@ class ControlPanel(SlidePanel, Generic[C]):
             action(control)
 
 
-def bind_keys(viewer: ViewerModel, session: SlideViews, actions: Mapping[str, Callable[[OpenSlideView], None]]) -> None:
-    """Give the viewer keys; they act on its current slide, also after the widget was closed."""
+def bind_keys(
+    owner: ViewerModel | Layer, session: SlideViews, actions: Mapping[str, Callable[[OpenSlideView], None]]
+) -> None:
+    """Give the viewer keys; they act on its current slide, also after the widget was closed.
+
+    What napari binds for the kind of layer that is active comes before them, unless that layer is given the keys too.
+    """
     for key, action in actions.items():
-        viewer.bind_key(key, _handler(session, action), overwrite=True)
+        owner.bind_key(key, _handler(session, action), overwrite=True)
 
 
-def _handler(session: SlideViews, action: Callable[[OpenSlideView], None]) -> Callable[[ViewerModel], None]:
-    def handle(_viewer: ViewerModel) -> None:  # a function, since napari asks for its name
+def _handler(session: SlideViews, action: Callable[[OpenSlideView], None]) -> Callable[[object], None]:
+    def handle(_owner: object) -> None:  # a function, since napari asks for its name
         if session.current is not None:
             action(session.current)
 

@@ -194,24 +194,24 @@ class ExportWidget(ControlPanel["ExportControl"]):
         control = self.control
         state = None if control is None else control.state
         problem = NO_SLIDE if control is None else control.problem
-        free = control is not None and not problem and state is not None and not state.busy
+        busy = state is not None and state.busy
+        occupied = problem or ("Files are being read or written: a moment, or cancel it" if busy else "")
         self.problem.say(problem)
         for widget in (
             self.what, self.formats, self.tolerance, self.mpp, self.folder_button, self.export_button, self.kind,
             self.import_mpp, self.classes, self.import_button, self.import_folder_button, self.copy_what, self.copy_mpp,
             self.visible_only, self.copy_button,
         ):  # fmt: skip
-            widget.setEnabled(free)
+            allow(widget, occupied)
         undo_text = "" if control is None else control.undo_text
         self.undo_button.setVisible(bool(undo_text))
-        self.undo_button.setEnabled(free)
         self.undo_button.setText("Undo the import")
-        self.undo_button.setToolTip(plain_tip(f"Take back the {undo_text}"))
+        allow(self.undo_button, occupied, plain_tip(f"Take back the {undo_text}"))
         written = control is not None and bool(control.written)
         allow(self.show_button, "" if written else "Nothing has been exported yet", "Open the folder of the files")
         for button in (self.apply_button, self.discard_button):
             button.setVisible(control is not None and control.preview is not None)
-            button.setEnabled(free)
+            allow(button, occupied)
         format_ = self.formats.currentData()
         self.hint.setText(f"<i>{FORMATS[self.formats.currentText()][1]}.</i>")
         _set_visible(format_ in OUTLINED, self.tolerance, self.tolerance_label)
@@ -219,7 +219,6 @@ class ExportWidget(ControlPanel["ExportControl"]):
         place = None if control is None else control.place
         self.folder.setText("" if place is None else str(place))
         self.folder.setToolTip(plain_tip(self.folder.text()))
-        busy = state is not None and state.busy
         _set_visible(busy, self.bar, self.cancel_button)
         if control is None or state is None:
             self.status.setVisible(False)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.jobs import Progress
 
+_OWN_TIP = "histodistill_tip"
 WARN, INFO, ERROR = "warn", "info", "error"
 _BANNER_STYLES = {
     INFO: "background: #24405c; color: #e8f1fa;",
@@ -322,7 +323,7 @@ def show_progress(bar: QProgressBar, progress: Progress | None) -> None:
     bar.setUpdatesEnabled(True)
 
 
-def allow(widget: QWidget, reason: str, tip: str = "") -> None:
+def allow(widget: QWidget, reason: str, tip: str | None = None) -> None:
     """Enable a widget, or disable it and have its tool tip say why.
 
     Parameters
@@ -330,9 +331,13 @@ def allow(widget: QWidget, reason: str, tip: str = "") -> None:
     widget : QWidget
     reason : str
         Why it cannot be used now; empty if it can.
-    tip : str
-        What it does.
+    tip : str, optional
+        What it does; by default what its tool tip said before it was first disabled.
     """
+    if tip is None:
+        if widget.property(_OWN_TIP) is None:
+            widget.setProperty(_OWN_TIP, widget.toolTip())
+        tip = str(widget.property(_OWN_TIP))
     widget.setEnabled(not reason)
     widget.setToolTip(reason or tip)
 

@@ -24,9 +24,10 @@ from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
 from napari_histodistill.viewer.audit import ALL_NORMAL, ALL_TUMOUR, AS_SHOWN, MORE
 from napari_histodistill.viewer.colours import IGNORE_COLOUR, NORMAL_COLOUR, TUMOUR_COLOUR, UNCERTAINTY_COLOUR
 from napari_histodistill.viewer.guide import NO_SLIDE
+from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.review import KEYS
 from napari_histodistill.widgets.dock import ControlPanel, bind_keys
-from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, row, silent, swatch
+from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, allow, row, silent, swatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -193,6 +194,9 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
     # What is shown
 
     def _begin(self, view: OpenSlideView) -> None:
+        slide = view.layer(Role.SLIDE)
+        if slide is not None:  # napari has a Y of its own for images
+            bind_keys(slide, self.session, {"Y": _accept})
         self._of_view.follow(view.review.changed, self._show)
         self._of_view.follow(view.audit.changed, self._show)
         view.audit.refresh()
@@ -211,7 +215,7 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
     def _show_tour(self, control: ReviewControl | None, reason: str) -> None:
         with silent(self.show_uncertainty):
             self.show_uncertainty.setChecked(control is not None and control.shows_uncertainty)
-        self.show_uncertainty.setEnabled(not reason)
+        allow(self.show_uncertainty, reason)
         started = control is not None and control.place is not None
         for button, why, what in (
             (self.next_button, reason, f"Fly to the most uncertain {WINDOW_UM:g} µm that you have not seen (J)"),
@@ -254,7 +258,8 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
             self.bar.setValue(len(audit.audit.labelled))
         self.how.setText(HOW if not drawn or audit is None or audit.audit is None else held(audit.audit.held_share))
         self.labelling.setVisible(labelling)
-        self.again_button.setEnabled(audit is not None and audit.can_go_back)
+        before = audit is not None and audit.can_go_back
+        allow(self.again_button, "" if before else "No patch was labelled since the slide was opened")
 
     def _show_figures(self, audit: AuditControl | None) -> None:
         figures = None if audit is None else audit.figures

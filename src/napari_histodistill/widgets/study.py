@@ -14,6 +14,7 @@ from napari_histodistill.viewer.study_reasons import (
     why_not_open,
     why_not_relink,
     why_not_remove,
+    why_not_restore,
     why_not_search,
 )
 from napari_histodistill.widgets.dock import SlidePanel
@@ -35,7 +36,7 @@ NO_STUDY = (
     "its study is made when you run the teacher."
 )
 NO_SLIDES = "No slide is in this study yet: add slides, or drop their files on the list below."
-FOLLOWED = "This is the study of the slide on screen. Choose it here to add slides to it."
+FOLLOWED = "This is the study of the slide on screen. Slides that you add here go into it."
 
 
 class StudyWidget(SlidePanel):
@@ -51,7 +52,7 @@ class StudyWidget(SlidePanel):
         self._build_slides()
         self._build_removed()
         self.column.setAlignment(Qt.AlignmentFlag(0))  # the list takes the height there is
-        self.column.setStretch(1, 1)
+        self.column.setStretchFactor(self.list.parentWidget(), 1)
         self._sure = QTimer(self)
         self._sure.setSingleShot(True)
         self._sure.setInterval(SURE_MS)
@@ -132,11 +133,15 @@ class StudyWidget(SlidePanel):
             self.study.choose(Path(path))
 
     def _ask_for_slides(self) -> None:
-        if self.study.folder is not None and not self.study.chosen:
-            self.study.choose(self.study.folder)
         paths, _ = QFileDialog.getOpenFileNames(self, "Slides to add", "", FILES)
         if paths:
-            self.study.add([Path(path) for path in paths])
+            self._add([Path(path) for path in paths])
+
+    def _add(self, paths: list[Path]) -> None:
+        """Whoever adds slides to the study of the slide on screen has chosen it."""
+        if self.study.folder is not None and not self.study.chosen:
+            self.study.choose(self.study.folder)
+        self.study.add(paths)
 
     def _ask_for_relink(self) -> None:
         (chosen,) = self.list.chosen()
@@ -176,7 +181,7 @@ class StudyWidget(SlidePanel):
         elif self.study.folder is None:
             self.study.tell_to_choose()
         else:
-            self.study.add(paths)
+            self._add(paths)
 
     def _fill_recent(self) -> None:
         self.recent_menu.clear()
@@ -234,6 +239,7 @@ class StudyWidget(SlidePanel):
                 "Keep the work on what is open in this study from now on; what was done before stays where it is",
             ),
             (self.search_button, why_not_search(study), "Find every missing slide in a folder, by content"),
+            (self.restore_button, why_not_restore(study), "Put a slide back, with what was done on it"),
         ):
             button.setEnabled(not reason)
             button.setToolTip(plain_tip(reason or what))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from qtpy.QtWidgets import (
+    QApplication,
     QCheckBox,
     QComboBox,
     QFileDialog,
@@ -168,10 +169,6 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
         if path:
             teacher.choose_study(Path(path))
 
-    def _ask(self, question: str) -> bool:
-        answer = QMessageBox.question(self, "HistoDistill", question)
-        return bool(answer == QMessageBox.StandardButton.Yes)
-
     def _show_layer(self, role: Role, on: bool) -> None:
         teacher = self.control
         if self.view is None or teacher is None or teacher.result is None:
@@ -190,7 +187,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
     # What is shown
 
     def _begin(self, view: OpenSlideView) -> None:
-        view.teacher.ask = self._ask
+        view.teacher.ask = ask
         self._of_view.follow(view.teacher.changed, self._show)
 
     def _show(self) -> None:
@@ -201,7 +198,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
 
     def _show_model(self, teacher: TeacherControl | None) -> None:
         for widget in (self.models, self.model_button):
-            widget.setEnabled(teacher is not None and not teacher.state.busy)
+            allow(widget, _why_fixed(teacher))
         if teacher is None or teacher.card is None:
             self.scope.say(NO_SLIDE if teacher is None else "")
             self.about.setText("")
@@ -218,7 +215,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
         busy = state is not None and state.busy
         ready = teacher is not None and state is not TeacherState.NO_MPP and not teacher.problem
         for widget in (self.folder_button, self.devices):
-            widget.setEnabled(teacher is not None and not busy)
+            allow(widget, _why_fixed(teacher))
         missing = NO_SLIDE if teacher is None or state is None else teacher.problem or ("" if ready else state.value)
         allow(self.run_button, "The teacher is at work" if busy else missing, "Find tumour on the whole slide")
         self.run_button.setText(RUN_TEXTS.get(state, "Run") if state is not None else "Run")
@@ -269,6 +266,18 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
         self.figures.set("Share of tissue", f"{figures.tumour_percent:.1f} % of {figures.tissue_mm2:.1f} mm²")
         self.figures.set("Mean probability", f"{figures.mean_probability:.2f}")
         self.figures.set("Corrections", "saved" if result.all_saved else "saving…")
+
+
+def ask(question: str) -> bool:
+    """Ask in a window of its own: the dock may be closed by the time that tissue is found."""
+    answer = QMessageBox.question(QApplication.activeWindow(), "HistoDistill", question)
+    return bool(answer == QMessageBox.StandardButton.Yes)
+
+
+def _why_fixed(teacher: TeacherControl | None) -> str:
+    if teacher is None:
+        return NO_SLIDE
+    return "The teacher is at work: wait for it, or cancel it" if teacher.state.busy else ""
 
 
 def about(card: ModelCard) -> str:

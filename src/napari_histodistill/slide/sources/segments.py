@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 JPEG: Final = frozenset({7, 34892, 33007})
 _JPEG_2000: Final = frozenset({33003, 33004, 33005, 34712})
 _WEBP, _PNG = 50001, 34933
+LZW: Final = 5
 _BOUNDED: Final = frozenset({1, 5, 8, 32773, 32946, 34925, 34926, 50000})
 READABLE: Final = _BOUNDED | JPEG | _JPEG_2000 | {_WEBP, _PNG}
 """Compressions that are decoded in bounded memory."""
@@ -44,6 +45,31 @@ def check_segment(compression: int, data: bytes, shape: tuple[int, int]) -> None
         raise RegionError(f"the head of a tile is damaged ({error})") from error
     if height > shape[0] + _SLACK or width > shape[1] + _SLACK:
         raise RegionError(f"a tile says that it has {width} x {height} px")
+
+
+def sound_lzw(data: bytes, size: int) -> bytes:
+    """LZW that expands to the same ``size`` bytes, and is sound.
+
+    The LZW decoder of imagecodecs (2026.3.6) writes where it must not when it is given damaged data, which ends the
+    process. libtiff's, which Pillow has, does not: it decodes, and the result is compressed anew.
+
+    Raises
+    ------
+    RegionError
+        The data is damaged.
+    """
+    import imagecodecs
+    from PIL import Image
+
+    tags = ((256, size), (257, 1), (258, 8), (259, LZW), (262, 1), (273, 8 + 2 + 12 * 9 + 4), (277, 1), (278, 1))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in (*tags, (279, len(data))))
+    file = struct.pack("<2sHIH", b"II", 42, 8, 9) + entries + struct.pack("<I", 0) + data
+    try:
+        with Image.open(io.BytesIO(file), formats=["TIFF"]) as picture:
+            raw = picture.tobytes()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RegionError(f"a tile is damaged ({error})") from error
+    return bytes(imagecodecs.lzw_encode(raw))
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from napari_histodistill.slide.errors import DAMAGED, RegionError, SlideError
 from napari_histodistill.slide.reader import filled
 from napari_histodistill.slide.sources import SourceLevel
 from napari_histodistill.slide.sources.pixels import SampleKind, white_level
-from napari_histodistill.slide.sources.segments import JPEG, READABLE, check_segment
+from napari_histodistill.slide.sources.segments import JPEG, LZW, READABLE, check_segment, sound_lzw
 from napari_histodistill.slide.sources.tiff_layout import LevelPages, find_levels, icc_profile, read_metadata
 
 if TYPE_CHECKING:
@@ -65,6 +65,15 @@ class _Plane:
         page = self.page
         shape = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
         return int(shape[0]), int(shape[1])
+
+    def decoded_size(self, index: int) -> int:
+        """Bytes of a decoded tile or strip; the last strip of a plane has the rows that are left."""
+        page, (rows, width) = self.page, self.segment
+        if not page.is_tiled:
+            rows = min(rows, int(page.imagelength) - (index - self.first) * rows)
+        samples = 1 if page.planarconfig == _SEPARATE else int(page.samplesperpixel)
+        bits = page.bitspersample if isinstance(page.bitspersample, int) else max(page.bitspersample)
+        return rows * -(-width * samples * bits // 8)
 
     @classmethod
     def of(cls, page: Any, number: int, planes: int) -> _Plane:
@@ -202,6 +211,8 @@ class TiffSource:
             raise RegionError("the file ends before the tile does")
         tables = {"jpegtables": plane.tables} if plane.page.compression in JPEG else {}
         check_segment(int(plane.page.compression), data, plane.segment)
+        if plane.page.compression == LZW:
+            data = sound_lzw(data, plane.decoded_size(index))
         try:
             samples = plane.decode(data, index, **tables)[0]
         except DAMAGED as error:

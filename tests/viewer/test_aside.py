@@ -1,0 +1,90 @@
+"""News of a slide while another one is shown in its place: nothing of it appears, nothing moves, nothing is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from napari_histodistill.slide import open_slide
+from napari_histodistill.slide.synthetic import draw_slide, write_slide
+from napari_histodistill.viewer.geometry import camera_of
+from napari_histodistill.viewer.layers import Role, add_layer, role_of, slide_layer, slide_of
+
+from .test_distil import Session
+from .test_review import study  # noqa: F401 - a fixture
+
+
+@pytest.fixture
+def session(mark, study, new_parent_runner, tmp_path):  # noqa: F811
+    """A slide with a result, and another one beside it."""
+    session = Session(mark.path, study, new_parent_runner())
+    write_slide(draw_slide((256, 384), seed=1), tmp_path / "other.tiff")
+    session.viewer.layers.selection.active = add_layer(session.viewer, slide_layer(open_slide(tmp_path / "other.tiff")))
+    session.other = session.views.current
+    session.views.go_to(session.view)
+    session.runner.pass_time()
+    yield session
+    session.views.close()
+
+
+def on_screen(session, view):
+    return {role_of(layer) for layer in session.viewer.layers if layer.visible and slide_of(layer) is view.slide}
+
+
+def test_the_first_prediction_of_a_slide_that_is_set_aside_waits_for_it(session):
+    session.start()
+    session.views.go_to(session.other)
+    session.do("unverified")
+    session.finish()
+    assert on_screen(session, session.view) == set()
+    session.views.go_to(session.view)
+    assert on_screen(session, session.view) == {Role.SLIDE, Role.PREDICTION}  # the mask made room for it
+
+
+def test_where_to_look_comes_while_the_slide_is_set_aside(session):
+    review = session.view.review
+    review.show_uncertainty(True)
+    session.start()
+    session.views.go_to(session.other)
+    before = tuple(camera_of(session.viewer).center)
+    review.next()  # as if it had been asked for a moment ago
+    session.do("unverified")
+    session.finish()
+    assert on_screen(session, session.view) == set()
+    assert tuple(camera_of(session.viewer).center) == before
+    assert session.views.current is session.other
+    session.views.go_to(session.view)
+    assert Role.UNCERTAINTY in on_screen(session, session.view)
+    assert session.view.layer(Role.UNCERTAINTY).data[:, 0].all()  # of the round: teacher and student disagree
+
+
+def test_patches_that_are_drawn_meanwhile_do_not_take_the_other_slide_away(session, monkeypatch):
+    audit = session.view.audit
+    started = []
+    monkeypatch.setattr(audit._drawing, "start", lambda job, *, done, failed: started.append((job, done)))
+    audit.draw(12)
+    session.views.go_to(session.other)
+    (job, done), before = started[0], tuple(camera_of(session.viewer).center)
+    events = job.events()
+    try:
+        while True:
+            next(events)
+    except StopIteration as end:
+        done(end.value)
+    assert session.views.current is session.other
+    assert tuple(camera_of(session.viewer).center) == before
+    assert on_screen(session, session.view) == set()
+    assert audit.audit is not None
+
+
+def test_an_eye_that_was_opened_on_a_slide_set_aside_is_closed_again(session):
+    session.views.go_to(session.other)
+    session.view.layer(Role.PSEUDO_MASK).visible = True
+    session.views.go_to(session.other)
+    assert on_screen(session, session.view) == set()
+
+
+def test_a_slide_that_is_dropped_makes_room_for_one_that_was_set_aside(session):
+    session.views.go_to(session.other)
+    session.views.drop(session.other)
+    assert session.views.current is session.view
+    assert on_screen(session, session.view) == {Role.SLIDE, Role.PSEUDO_MASK}
