@@ -27,7 +27,8 @@ RECIPE = Recipe(crop=32, batch=4, normalise=False)
 @pytest.fixture
 def package(tmp_path, monkeypatch) -> Path:
     """The page's two files: the module, and the entry points as a build of its pyproject.toml would leave them."""
-    files = dict(re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL))
+    block = r"^`([\w.]+)`:\n\n(?:<!--[^\n]*-->\n)?```\w+\n(.*?)^```$"
+    files = dict(re.findall(block, PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL))
     project = tomllib.loads(files["pyproject.toml"])["project"]
     folder = tmp_path / "site-packages"
     info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"

@@ -15,8 +15,8 @@ from napari_histodistill import urls
 from napari_histodistill.cli import main
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slide import SlideError, open_slide
-from napari_histodistill.study import Study
-from napari_histodistill.urls import UrlPath, to_path
+from napari_histodistill.study import Study, StudySlide
+from napari_histodistill.urls import UrlError, UrlPath, to_path
 
 SIDE = 1000
 
@@ -146,6 +146,55 @@ def test_a_study_in_a_bucket_can_be_looked_at_and_exported(s3, tmp_path):
     assert str(entry.slide_path) == f"{s3}/slide.zarr"  # beside it, as it was on the disk
     written = hd.export_files(f"{s3}/study", ["geojson", "csv", "png"], out=tmp_path)
     assert all(path.exists() for path in written.values())
+
+
+def test_corrections_of_a_study_in_a_bucket_are_read_from_its_array_too(s3, tmp_path):
+    import s3fs
+
+    write_study(tmp_path / "old", write_slide(tmp_path / "slide.zarr"))
+    (entry,) = Study.open(tmp_path / "old").slides()
+    entry.all_corrections().compact()
+    for name in ("corrections.journal", "corrections.json"):  # as version 0.1 left it
+        (entry.folder / name).unlink()
+    s3fs.S3FileSystem().put(str(tmp_path / "old"), "slides/old", recursive=True)
+    (there,) = hd.open_study("s3://slides/old").slides()
+    assert (there.corrections().read(10, 20, 5, 5) == 2).all()
+    assert there.corrections().problems() == []
+
+
+def test_the_overview_of_a_study_in_a_bucket_has_pictures_and_counts_corrections(s3):
+    from napari_histodistill.jobs import InlineControl
+    from napari_histodistill.predict.overview import overview_of
+    from napari_histodistill.study.thumbnail import thumbnail_of
+
+    (entry,) = hd.open_study(f"{s3}/study").slides()
+    assert thumbnail_of(entry).ndim == 3
+    assert overview_of(entry, InlineControl()).figures.tumour_percent < 100
+
+
+def test_opening_an_entry_of_a_study_in_a_bucket_asks_for_few_files(s3, monkeypatch):
+    (folder,) = hd.open_study(f"{s3}/study").slide_folders()
+    asked = []
+    plain = UrlPath.stat
+    monkeypatch.setattr(UrlPath, "stat", lambda self, **how: asked.append(self) or plain(self, **how))
+    monkeypatch.setattr(UrlPath, "iterdir", None)  # a host need not list anything
+    StudySlide.open(folder)
+    assert [path.name for path in asked] == ["slide.json"]
+
+
+def test_a_network_that_is_gone_is_a_sentence_in_the_middle_of_the_work_too(s3, monkeypatch):
+    class EndpointError(Exception):
+        """As botocore's: of no class that is known here."""
+
+    async def get(*_: object, **__: object) -> None:
+        raise EndpointError("no route")
+
+    (entry,) = hd.open_study(f"{s3}/study").slides()
+    probability = entry.run.probability
+    monkeypatch.setattr("zarr.storage.FsspecStore.get", get)
+    for read in (lambda: probability.read(0, 0, 5, 5), lambda: entry.run):
+        with pytest.raises(UrlError, match=r"no route.*check the address, the network"):
+            read()
 
 
 def test_a_study_in_a_bucket_is_not_written_to(s3, tmp_path):

@@ -20,7 +20,7 @@ from napari_histodistill.cli import main
 from napari_histodistill.distill.rounds import Rounds
 from napari_histodistill.jobs import InlineControl
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
-from napari_histodistill.study import NO_CORRECTION, RunState, SlideLabel, Study, StudyError, audit
+from napari_histodistill.study import NO_CORRECTION, FileLock, RunState, SlideLabel, Study, StudyError, audit
 from napari_histodistill.study.files import NewerError, read_one_document, write_document
 from napari_histodistill.study.locks import Holder
 
@@ -287,6 +287,22 @@ def test_what_an_interruption_leaves_is_no_damage(study, slide):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="asks whether a process runs")
+@pytest.mark.parametrize("name", ["corrections.lock", "audit.lock"])
+def test_a_lock_that_is_held_for_a_moment_can_be_broken_too(study, slide, name):
+    with FileLock(slide / name, "It") as lock:
+        lock.path.write_text(json.dumps({"pid": 7, "host": "lab7", "since": "2026-01-02T03:04:05+00:00"}))
+        check_study(CheckRequest(study, break_lock=True), InlineControl())
+        with FileLock(slide / name, "It"):
+            assert Holder.read(lock.path).runs
+
+
+def test_a_link_in_a_slides_folder_costs_its_record_nothing(study, slide, tmp_path):
+    (slide / "exports").symlink_to(tmp_path)
+    with pytest.raises(StudyError, match="exports is a link"):
+        check(study, repair=True)
+    assert (slide / "slide.json").exists()
+
+
 def test_a_lock_of_a_computer_that_is_gone_can_be_broken_and_one_of_a_running_process_not(study):
     lock = Study.open(study).distillation_lock()
     with lock:

@@ -141,6 +141,26 @@ def test_rounds_are_compared_on_the_same_patches(entry, recorder):
     assert {one.predicted_mm2 for one in again.predictions} == {250 * 4e-6}
 
 
+def test_a_round_that_was_taken_as_the_mask_stands_in_its_place_and_may_have_learnt_as_it_did(entry, recorder):
+    for number in (1, 2):
+        write(entry, entry.new_prediction(f"0001-000{number}", {}), TRUTH)
+    draw_audit(DrawRequest(entry), recorder)
+    label(entry)
+    entry.adopt_prediction("0001-0001")
+    found = audit_figures(FiguresRequest(entry), recorder).predictions
+    assert [one.prediction for one in found] == ["0001-0000", OWN, "0001-0001", "0001-0002"]
+    assert [one.may_have_learnt for one in found] == [False, True, True, True]
+    assert found[1].change[0] > 0 == found[2].change[0]
+
+
+def test_areas_that_are_known_count_until_the_mask_is_written_anew(entry, recorder):
+    first = audit_figures(FiguresRequest(entry), recorder)
+    kept = audit_figures(FiguresRequest(entry, dict.fromkeys(first.areas, 5)), recorder)
+    assert kept.predictions[0].predicted_mm2 == pytest.approx(5 * 4e-6)
+    write(entry, entry.run, np.zeros(SHAPE, bool))  # as another threshold does
+    assert audit_figures(FiguresRequest(entry, first.areas), recorder).predictions[0].predicted_mm2 == 0
+
+
 def test_too_few_labels_give_no_figures_and_what_cannot_be_told_does_not_count(entry, recorder):
     audit = draw_audit(DrawRequest(entry), recorder)
     figures = audit_figures(FiguresRequest(entry), recorder)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import tracemalloc
+import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from napari_histodistill.study import Audit, AuditPatch, StudyError
-from napari_histodistill.study.audit import change_audit, read_audit, square_side, write_audit
+from napari_histodistill.study.audit import FORMAT, VERSION, change_audit, read_audit, square_side, write_audit
+from napari_histodistill.study.files import read_document, write_document
 from napari_histodistill.study.review import Seen, read_seen, write_seen
 
 
@@ -86,6 +90,32 @@ def test_an_audit_that_is_gone_damaged_or_newer_is_said_in_a_sentence(tmp_path, 
     path.write_text(json.dumps(document | {"version": 2}))
     with pytest.raises(StudyError, match="newer"):
         read_audit(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"labels": base64.b64encode(zlib.compress(bytes(1 << 24), 9)).decode()},
+        {"labels": base64.b64encode(zlib.compress(bytes([9]) * (34 * 32))).decode()},
+        {"height": 1 << 16},
+        {"width": "32"},
+        {"y": -1},
+        {"stratum": 2},
+    ],
+    ids=["bomb", "unknown label", "huge", "text", "outside", "stratum"],
+)
+def test_an_audit_made_to_hurt_is_a_sentence_in_little_memory(tmp_path, audit, changed):
+    write_audit(tmp_path, audit.with_label(0, np.ones((34, 32), np.uint8), "all tumour"))
+    document = read_document(tmp_path / "audit.json", FORMAT, VERSION)
+    document["patches"][0] |= changed
+    for name in ("format", "version", "crc32"):
+        del document[name]
+    write_document(tmp_path / "audit.json", FORMAT, VERSION, document)
+    tracemalloc.start()
+    with pytest.raises(StudyError, match="is damaged"):
+        read_audit(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
 
 
 def test_squares_are_of_400_um():

@@ -73,6 +73,21 @@ def test_what_was_set_is_read_back_whether_or_not_it_reached_the_array(entry, of
     np.testing.assert_array_equal(entry.corrections().levels[0][:], array)
 
 
+def test_strokes_that_are_brought_into_the_array_while_it_is_read_are_not_undone(entry, monkeypatch):
+    entry.save_corrections_region(0, 0, np.full((9, 9), TUMOUR, np.uint8))
+    reader, writer = entry.all_corrections(), entry.all_corrections()
+    plain = corrections.Corrections._array_window
+
+    def meanwhile(self, *window: int) -> np.ndarray | None:
+        if self is reader:
+            entry.save_corrections_region(0, 0, np.full((9, 9), NORMAL, np.uint8))
+            writer.compact()
+        return plain(self, *window)
+
+    monkeypatch.setattr(corrections.Corrections, "_array_window", meanwhile)
+    assert (reader.read(0, 0, 9, 9) == NORMAL).all()
+
+
 KILLED = """
 import sys
 from pathlib import Path

@@ -9,6 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
+from napari_histodistill.check import CheckRequest, check_study
+from napari_histodistill.jobs import InlineControl
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.study import NO_CORRECTION, RunState, SlideLabel, Study, StudyError
 
@@ -258,3 +260,39 @@ def test_a_slide_is_named_by_its_file_or_is_the_only_one(study, fake_slide, tmp_
         study.slide_named()
     with pytest.raises(StudyError, match=r"no slide 'c\.svs': choose from 'b\.svs', 'my slide é\.svs'"):
         study.slide_named("c.svs")
+
+
+def test_a_run_whose_deletion_was_cut_short_is_none_also_for_a_check(entry, monkeypatch):
+    run = entry.new_run({})
+    entry.complete_run(run, {})
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.delete()
+    monkeypatch.undo()
+    assert entry.run is None
+    report = check_study(CheckRequest(entry.folder.parents[1], repair=True), InlineControl())
+    assert report.sound
+    assert entry.run is None
+    assert not run.folder.exists()
+
+
+def test_what_a_first_teacher_said_is_not_left_in_part_where_a_later_one_takes_its_place(entry, monkeypatch):
+    for _ in range(2):
+        for run in (entry.new_run({}), entry.new_prediction("0001-0001", {})):
+            with run.replace_pseudo_mask():
+                pass
+            entry.complete_run(run, {})
+        if "0001-0000" not in entry.predictions():
+            entry.adopt_prediction("0001-0001")
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        entry.adopt_prediction("0001-0001")
+    assert entry.predictions() == ["0001-0001"]

@@ -174,8 +174,9 @@ def test_blocks_appear_as_they_land(window, opened, study):
     view = ResultView(
         opened, entry, run, np.ones((220, 300), np.uint8), read_corrections(entry), MaskSettings(0.5, 0.0)
     )
-    window.wait(lambda: opened.layer(Role.PROBABILITY) is not None)  # it comes a beat after the mask
-    opened.layer(Role.PROBABILITY).visible = True
+    window.wait(lambda: opened.layer(Role.PROBABILITY) is not None)  # each layer comes by itself
+    probability = opened.layer(Role.PROBABILITY)
+    probability.visible = True
     assert not view.mask.data.any()
     full = np.full((512, 512), 255, np.uint8)
     run_on_disk = entry.resumable_run()

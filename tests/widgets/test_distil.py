@@ -45,6 +45,7 @@ class Work:
     """What is done in place of rounds: holds the study's lock, tells of a round, and ends when it is let or told to."""
 
     def __init__(self):
+        self.__name__ = "work"  # jobs are named after what they do
         self.requests, self.go_on = [], threading.Event()
         self.error = None
 

@@ -114,8 +114,9 @@ def _break_locks(inspection: Inspection) -> None:
     StudyError
         If a process of this computer holds one and runs.
     """
-    corrections = [FileLock(path, "") for path in sorted(inspection.folder.glob("slides/*/corrections.lock"))]
-    for lock in [*_locks(inspection.folder), *corrections]:
+    names = ("corrections.lock", "audit.lock")
+    brief = [FileLock(path, "") for name in names for path in sorted(inspection.folder.glob(f"slides/*/{name}"))]
+    for lock in [*_locks(inspection.folder), *brief]:
         if not lock.held_by_anyone():
             continue
         holder = Holder.read(lock.path)

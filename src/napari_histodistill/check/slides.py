@@ -32,12 +32,18 @@ _NO_HEAD = (OSError, LookupError, ValueError, TypeError, ArithmeticError)
 
 
 def check_slide(inspection: Inspection, folder: Path, control: JobControl) -> None:
-    """Check everything that a study knows of a slide."""
+    """Check everything that a study knows of a slide.
+
+    Raises
+    ------
+    StudyError
+        If its folder is a link or holds one.
+    """
     record = folder / "slide.json"
     document, problem = inspection.document(record, SLIDE_FORMAT, VERSION)
     try:
         entry = StudySlide.open(folder) if document is not None else None
-    except StudyError as error:
+    except DamagedError as error:  # and not a link in the folder, which is told by itself: the record is sound
         entry, problem = None, str(error)
     if entry is None:
         inspection.found(

@@ -35,14 +35,14 @@ def list_slides(study: Path, as_json: bool) -> None:
     found = run_shown(_overviews, Study.open(study).slides())
     if as_json:
         rows = [
-            {"slide": e.known_path.name, "path": str(e.known_path), "label": e.label, "there": e.known_path.exists()}
+            {"slide": e.known_path.name, "path": str(e.known_path), "label": e.label, "there": e.is_there}
             | as_dict(overview)
             for e, overview in found
         ]
         click.echo(json.dumps({"slides": rows}, ensure_ascii=False))
         return
     for entry, overview in found:
-        moved = [] if entry.known_path.exists() else ["missing: moved"]
+        moved = [] if entry.is_there else ["missing: moved"]
         areas = [overview.areas()] if overview.areas() else []
         click.echo(f"{entry.known_path.name}\t{entry.label}\t{', '.join([*moved, *overview.words(), *areas])}")
 
@@ -100,7 +100,7 @@ def relink(study: Path, place: Path, name: str | None, as_json: bool) -> None:
         relink_slide(entry, place)
         found = [entry]
     else:
-        moved = [entry for entry in Study.open(study).slides() if not entry.known_path.exists()]
+        moved = [entry for entry in Study.open(study).slides() if not entry.is_there]
         found = run_shown(lambda _, control: relink_from(place, moved, control), None)
         if not found:
             click.secho(f"None of {len(moved)} missing slides is in {place}.", err=True, fg="yellow")

@@ -78,7 +78,7 @@ def _entries(study: Study, request: StudyRequest, control: JobControl) -> _Entri
     every = study.slides()
     learn, moved = _ready(study, every, request.learn), []
     if not request.learn:
-        moved = [entry for entry in learn if not entry.known_path.exists()]
+        moved = [entry for entry in learn if not entry.is_there]
         if len(moved) == len(learn):
             moved = []  # opening the first says what to do
         learn = [entry for entry in learn if entry not in moved]

@@ -21,7 +21,7 @@ from napari_histodistill.export.read_asap import read_asap_shapes
 from napari_histodistill.export.read_geojson import read_geojson
 from napari_histodistill.export.read_mask import open_mask
 from napari_histodistill.export.source import NAMES, Place
-from napari_histodistill.predict.figures import summarise_blocks
+from napari_histodistill.predict.figures import COUNTED, summarise_blocks
 from napari_histodistill.slide.annotations import TUMOUR_GROUPS
 from napari_histodistill.slide.errors import AnnotationError
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
@@ -365,11 +365,13 @@ def _write_pseudo_mask(entry: StudySlide, preview: ImportPreview, control: JobCo
                 control.progress(rows.start, len(labels), "Writing the mask")
                 target.write(rows.start, 0, labels[rows])
                 run.probability.write(rows.start, 0, certain[labels[rows]])
+        counted = entry.all_corrections().journal_bytes
         blocks = (
             (entry.corrected(rows.start, 0, labels[rows]), certain[labels[rows]]) for rows in _strips(len(labels))
         )
         figures = asdict(summarise_blocks(blocks, entry.grid.pixel_size_um))
-        entry.complete_run(run, {"model": model, **figures, "threshold": 0.5, "smoothing_um": 0.0, "unreadable": 0})
+        settings = {"threshold": 0.5, "smoothing_um": 0.0, "unreadable": 0}
+        entry.complete_run(run, {"model": model, **figures, **settings, COUNTED: counted})
 
 
 def _follow_with_tissue(entry: StudySlide, labels: UInt8, name: str) -> None:

@@ -252,6 +252,8 @@ def audit_figures(request: FiguresRequest, control: JobControl) -> AuditFigures:
     entry = request.entry
     audit = read_audit(entry.folder)
     runs = {name: run for name in (OWN, *entry.predictions()) if (run := _finished(entry, name)) is not None}
+    adopted = {name: str(run.record.settings.get("adopted", name)) for name, run in runs.items()}
+    runs = dict(sorted(runs.items(), key=lambda item: adopted[item[0]]))  # as they were made; a taken one beside itself
     pixel_mm2 = float(np.prod(entry.grid.pixel_size_um)) / 1e6
     agreed, corrected = _on_corrections(entry, runs, control)
     areas: dict[tuple[str, str], int] = {}
@@ -260,7 +262,7 @@ def audit_figures(request: FiguresRequest, control: JobControl) -> AuditFigures:
     for done, (name, run) in enumerate(runs.items()):
         control.checkpoint()
         control.progress(done, len(runs), "Comparing with the audit")
-        key = name, run.folder.name
+        key = name, _version(run)
         areas[key] = request.areas[key] if key in request.areas else _tumour_pixels(run, control)
         sample = None if audit is None else _sample(audit, run, pixel_mm2)
         predicted = areas[key] * pixel_mm2
@@ -273,7 +275,7 @@ def audit_figures(request: FiguresRequest, control: JobControl) -> AuditFigures:
                 predicted,
                 change,
                 agreed[name] / corrected if corrected else None,
-                audit is not None and name in audit.earlier,
+                audit is not None and adopted[name] in audit.earlier,
             )
         )
     labelled, drawn = (0, 0) if audit is None else (len(audit.labelled), len(audit.active))
@@ -288,6 +290,13 @@ def _finished(entry: StudySlide, name: str) -> Run | None:
     run = _run(entry, name)
     whole = run is not None and run.record.state is RunState.COMPLETE and run.pseudo_mask is not None
     return run if whole else None
+
+
+def _version(run: Run) -> str:
+    """What differs once the mask is another: each is written into a folder of its own, under a new threshold too."""
+    stored = run.pseudo_mask
+    assert stored is not None, "only finished predictions are counted"
+    return f"{run.folder.name} {(stored.folder / 'zarr.json').stat().st_mtime_ns}"
 
 
 def _strips(entry_shape: tuple[int, int], rows: int = 512) -> Iterator[slice]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     UInt8 = npt.NDArray[np.uint8]
 
 ROWS = 512
+COUNTED = "corrections_bytes"
+"""Entry of a run's summary: `Corrections.journal_bytes` when its figures were counted."""
 
 
 @dataclass(frozen=True)

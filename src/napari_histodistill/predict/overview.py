@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_histodistill.predict.figures import Figures, summarise_blocks
+from napari_histodistill.predict.figures import COUNTED, Figures, summarise_blocks
 from napari_histodistill.study import RunState, timeline
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def overview_of(entry: StudySlide, control: JobControl) -> Overview:
     run = entry.run
     complete = run is not None and run.record.state is RunState.COMPLETE
     corrections = entry.corrections()
-    done = [entry.prediction(name) for name in entry.predictions()]
+    # Number 0 is what the first teacher said, kept when a round was taken as the mask.
+    done = [entry.prediction(name) for name in entry.predictions() if not name.endswith("-0000")]
     return Overview(
         tissue=(entry.folder / "tissue.json").exists(),
         predicted=complete,
@@ -85,12 +86,14 @@ def overview_of(entry: StudySlide, control: JobControl) -> Overview:
 
 
 def _figures(entry: StudySlide, run: Run, control: JobControl) -> Figures | None:
-    """From the run's summary, where nothing was corrected after it was written, else counted."""
+    """From the run's summary, where it was counted with the corrections that there are, else counted.
+
+    Not by the age of files: copies of a study have any, and a prediction that is adopted has figures from before.
+    """
     summary, names = run.record.summary or {}, [field.name for field in fields(Figures)]
-    journal, record = entry.folder / "corrections.journal", run.folder / "run.json"
-    if all(name in summary for name in names) and (
-        not journal.exists() or journal.stat().st_mtime_ns <= record.stat().st_mtime_ns
-    ):
+    corrections = entry.corrections()
+    current = corrections is None or summary.get(COUNTED) == corrections.journal_bytes
+    if current and all(name in summary for name in names):
         return Figures(**{name: float(summary[name]) for name in names})
     if run.pseudo_mask is None:
         return None

@@ -14,7 +14,7 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.nets import read_card
 from napari_histodistill.nets.card import model_folder
 from napari_histodistill.predict.engine import Here, Work, report, share_one_heap, store
-from napari_histodistill.predict.figures import Figures, summarise_blocks
+from napari_histodistill.predict.figures import COUNTED, Figures, summarise_blocks
 from napari_histodistill.predict.mask import mask_blocks
 from napari_histodistill.predict.request import Notice, PredictSummary
 from napari_histodistill.predict.stain import fit_recolouring
@@ -88,6 +88,7 @@ def predict_slide(
                 )
                 threshold = card.threshold if request.threshold is None else request.threshold
                 smoothing = card.smoothing_um if request.smoothing_um is None else request.smoothing_um
+                corrections = entry.all_corrections().journal_bytes
                 figures = write_pseudo_mask(entry, run, threshold, smoothing, control)
             unreadable = max(slide.unreadable, len(run.record.unreadable))
             if unreadable:
@@ -108,7 +109,7 @@ def predict_slide(
                 seconds=time.monotonic() - started,
                 warnings=warnings,
             )
-            entry.complete_run(run, summary.as_dict())
+            entry.complete_run(run, summary.as_dict() | {COUNTED: corrections})
     return summary
 
 

@@ -12,6 +12,7 @@ import math
 import stat
 import struct
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, WrapperStore
 
 from napari_histodistill.slide.metadata import LARGEST_SIDE
-from napari_histodistill.urls import UrlPath, zarr_store
+from napari_histodistill.urls import UrlPath, told, zarr_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -137,7 +138,8 @@ class GuardedStore(WrapperStore[Store]):
         self._check_file(key, largest)
         if isinstance(byte_range, RangeByteRequest) and byte_range.end - byte_range.start > largest:
             raise ChunkError(f"{key} lists a chunk that is larger than it can be")
-        found: Buffer | None = await self._store.get(key, prototype or default_buffer_prototype(), byte_range)
+        with told(self._folder) if isinstance(self._folder, UrlPath) else nullcontext():
+            found: Buffer | None = await self._store.get(key, prototype or default_buffer_prototype(), byte_range)
         if found is not None and len(found) > largest:
             raise ChunkError(f"{key} is absurdly large")
         if found is not None and limit is not None and not is_metadata:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from napari_histodistill.slide.labels import IGNORE
 from napari_histodistill.study.files import StudyError, read_document, write_document
 from napari_histodistill.study.locks import FileLock
 
@@ -31,6 +32,8 @@ SQUARE_UM: Final = 400.0
 PATCHES_A_SIDE: Final = 3
 """A square is this many patches across, so that a patch lies in one square: 133 µm each."""
 LOCK_TRIES: Final = 100
+LARGEST_PATCH: Final = 1 << 11
+"""Px of a side; it has a 40th of it at 3 µm."""
 
 
 def now() -> str:
@@ -180,7 +183,7 @@ def read_audit(folder: Path) -> Audit | None:
         )
         if audit.square < 1 or not all(0 <= index < len(patches) for index in audit.order):
             raise ValueError("a draw of no patch")
-    except (KeyError, TypeError, ValueError, zlib.error) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
         raise StudyError(f"{path} is damaged ({error}): restore it from a copy, or delete it to draw anew.") from error
     return audit
 
@@ -226,7 +229,15 @@ def _packed(patch: AuditPatch) -> dict[str, Any]:
 
 def _unpacked(entry: dict[str, Any]) -> AuditPatch:
     patch = AuditPatch(**{**entry, "labels": None})
+    numbers = (patch.y, patch.x, patch.height, patch.width, patch.stratum, patch.square_tissue)
+    if not all(isinstance(number, int) and number >= 0 for number in numbers) or patch.stratum > 1:
+        raise ValueError("a patch of no place")
+    if not 0 < min(patch.height, patch.width) <= max(patch.height, patch.width) <= LARGEST_PATCH:
+        raise ValueError("a patch of absurd size")
     if entry["labels"] is None:
         return patch
-    flat = np.frombuffer(zlib.decompress(base64.b64decode(entry["labels"])), np.uint8)
+    pixels = patch.height * patch.width
+    flat = np.frombuffer(zlib.decompressobj().decompress(base64.b64decode(entry["labels"]), pixels + 1), np.uint8)
+    if flat.size != pixels or flat.max(initial=0) > IGNORE:
+        raise ValueError("labels that do not fit their patch")
     return replace(patch, labels=flat.reshape(patch.height, patch.width))

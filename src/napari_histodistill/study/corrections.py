@@ -20,6 +20,7 @@ from napari_histodistill.study.files import StudyError, read_document, way_out, 
 from napari_histodistill.study.journal import TILE, Entry, Journal, Patch, Scan, numbered, timeline
 from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
+from napari_histodistill.urls import UrlPath
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -114,6 +115,11 @@ class Corrections:
         """Whether anybody ever set anything, in this version or in one without a journal."""
         return self._journal.exists or (self._array_folder / "zarr.json").exists()
 
+    @property
+    def journal_bytes(self) -> int:
+        """Size of the journal, which only grows: figures that were counted at this size know every correction."""
+        return self._journal.path.stat().st_size if self._journal.exists else 0
+
     # Reading
 
     def __getitem__(self, index: slice | tuple[slice, slice]) -> UInt8:
@@ -123,8 +129,10 @@ class Corrections:
 
     def read(self, y: int, x: int, height: int, width: int) -> UInt8:
         """A window as uint8 (height, width); it must lie inside the grid."""
-        pending = self._scan_pending().entries
+        # In this order: what is brought into the array meanwhile, and what came after, is among the entries read last.
+        mark = self._mark()
         window = self._array_window(y, x, height, width)
+        pending = self._scan_pending(mark).entries
         if window is None and self._journal.exists:  # damaged: the journal has it all
             window, pending = _nothing(height, width), self.entries().entries
         elif window is None:
@@ -403,7 +411,9 @@ class Corrections:
         self._journal.create([base] if kept else [])
 
     def _array(self) -> Pyramid | None:
-        return Pyramid(self._array_folder, "r+") if (self._array_folder / "zarr.json").exists() else None
+        if not (self._array_folder / "zarr.json").exists():
+            return None
+        return Pyramid(self._array_folder, "r" if isinstance(self._array_folder, UrlPath) else "r+")
 
     def _sound_array(self) -> Pyramid | None:
         """The array, None if there is none or its head is damaged."""

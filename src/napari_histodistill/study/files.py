@@ -173,12 +173,14 @@ def _is_as_written(document: dict[str, Any]) -> bool:
 def refuse_links(folder: Path) -> None:
     """Refuse a folder of a study that is a link or holds one: what is written to a study stays in it.
 
+    At a URL, where nothing is written and every look costs a request, nothing is looked for.
+
     Raises
     ------
     StudyError
         Naming the link.
     """
-    for path in (folder, *folder.iterdir()):
+    for path in () if isinstance(folder, UrlPath) else (folder, *folder.iterdir()):
         if path.is_symlink():
             raise StudyError(f"{path} is a link, and a study holds none: put what it points to in its place.")
 

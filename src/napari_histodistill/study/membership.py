@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 AGAIN: Final = "~"
 """Between the name of a removed slide's folder and a number, where a slide of that name was removed before."""
-_LOCKS: Final = ("slide.lock", "predictions.lock", "corrections.lock")
+_LOCKS: Final = ("slide.lock", "predictions.lock", "corrections.lock", "audit.lock")
 
 
 def remove_slide(folder: Path) -> Path:
@@ -42,16 +44,18 @@ def remove_slide(folder: Path) -> Path:
     study = Study(folder.parents[1])
     locks = [study.distillation_lock(), *(FileLock(folder / name, f"The slide {folder.name}") for name in _LOCKS)]
     try:
-        for lock in locks:
-            if lock.held_by_anyone():
-                raise StudyError(f"{lock.what} is in use: wait for the work to end, or stop it, then remove the slide.")
-        target = study.folder / "removed" / folder.name
-        target.parent.mkdir(exist_ok=True)
-        number = 2
-        while target.exists():
-            target = target.with_name(f"{folder.name}{AGAIN}{number}")
-            number += 1
-        return folder.rename(target)
+        with ExitStack() as held:  # nobody begins to work on it while it goes
+            for lock in locks:
+                held.enter_context(lock)
+            target = study.folder / "removed" / folder.name
+            target.parent.mkdir(exist_ok=True)
+            number = 2
+            while target.exists():
+                target = target.with_name(f"{folder.name}{AGAIN}{number}")
+                number += 1
+            if sys.platform == "win32":  # where a folder with an open file in it cannot be moved
+                held.close()
+            return folder.rename(target)
     except OSError as error:
         raise StudyError(
             f"{folder.name} cannot be taken out ({error.strerror}): see that the study {study.folder} can be written."
@@ -69,12 +73,13 @@ def restore_slide(folder: Path) -> StudySlide:
     Raises
     ------
     StudyError
-        If the study holds the slide again, or cannot be written.
+        If the study holds the slide again, perhaps by another name, or cannot be written.
     """
     study, name = Study(folder.parents[1]), folder.name.partition(AGAIN)[0]
-    target = study.folder / "slides" / name
-    if target.exists():
-        raise StudyError(f"The study holds {name} again: remove that first, then restore this one.")
+    target, again = study.folder / "slides" / name, study.slide(StudySlide.open(folder).fingerprint)
+    if again is not None or target.exists():
+        held = name if again is None else again.folder.name
+        raise StudyError(f"The study holds {held} again: remove that first, then restore this one.")
     try:
         return StudySlide.open(folder.rename(target))
     except OSError as error:
@@ -100,8 +105,15 @@ def relink_slide(entry: StudySlide, path: Path) -> None:
             f"{path.name} is another slide than {entry.known_path.name}, its content differs: choose the file that was "
             "moved, or add this one to the study."
         )
-    entry.known_path = path.absolute()
-    entry.save()
+    _link(entry, path)
+
+
+def _link(entry: StudySlide, path: Path) -> None:
+    """Write where a slide is into its record as that is now: a person may have labelled it during the search."""
+    now = StudySlide.open(entry.folder)
+    entry.label = now.label
+    entry.known_path = now.known_path = path.absolute()
+    now.save()
 
 
 def relink_from(folder: Path, entries: Iterable[StudySlide], control: JobControl) -> list[StudySlide]:
@@ -126,8 +138,7 @@ def relink_from(folder: Path, entries: Iterable[StudySlide], control: JobControl
         except OSError:
             continue
         if entry is not None:
-            entry.known_path = path.absolute()
-            entry.save()
+            _link(entry, path)
             found.append(entry)
         if not wanted:
             break

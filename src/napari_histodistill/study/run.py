@@ -12,6 +12,7 @@ from napari_histodistill.errors import reason
 from napari_histodistill.study.files import (
     DamagedError,
     StudyError,
+    copy_of,
     read_document,
     refuse_links,
     way_out,
@@ -177,6 +178,11 @@ class Run:
         return self.folder / f"pseudo-mask{what and f'-{what}'}.ome.zarr"
 
     def delete(self) -> None:
-        """Remove the run from disk, its record first, so that a crash leaves no half of a run."""
-        (self.folder / "run.json").unlink(missing_ok=True)
+        """Remove the run from disk, its record first, so that a crash leaves no half of a run.
+
+        The record's copy goes before it: a check would put that in the place of a record that is missing.
+        """
+        record = self.folder / "run.json"
+        for path in (copy_of(record), record):
+            path.unlink(missing_ok=True)
         shutil.rmtree(self.folder)

@@ -52,7 +52,7 @@ from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunState
 from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
-from napari_histodistill.urls import UrlPath, require_disk, to_path
+from napari_histodistill.urls import UrlError, UrlPath, require_disk, to_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,10 +199,10 @@ class Study:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether a file can be seen; where it lies may be closed to this user."""
+    """Whether a file can be seen; where it lies may be closed to this user, or its host not answer."""
     try:
         return path.exists()
-    except OSError:
+    except (OSError, UrlError):
         return False
 
 
@@ -297,9 +297,14 @@ class StudySlide:
         return self.grid.mpp
 
     @property
+    def is_there(self) -> bool:
+        """Whether the slide file can be seen where it was last."""
+        return _is_there(self.known_path)
+
+    @property
     def slide_path(self) -> Path:
         """The slide file; `StudyError` if it is no longer there."""
-        if not isinstance(self.known_path, UrlPath) and not _is_there(self.known_path):
+        if not isinstance(self.known_path, UrlPath) and not self.is_there:
             raise StudyError(
                 f"{self.known_path} is no longer there: move the slide back, or open it from its new place with this "
                 "study (it is known by its content)."
@@ -452,8 +457,10 @@ class StudySlide:
         run = self.run
         if run is None or run.record.state is not RunState.COMPLETE or "adopted" in run.record.settings:
             return
-        folder = self.folder / "predictions" / name
-        if folder.exists():
+        folder, earlier = self.folder / "predictions" / name, self.prediction(name)
+        if earlier is not None:
+            earlier.delete()
+        elif folder.exists():
             shutil.rmtree(folder)
         shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("run.json*"))
         shutil.copy2(run.folder / "run.json", folder)

@@ -10,9 +10,13 @@ import numpy as np
 from PIL import Image
 
 from napari_histodistill.slide import open_slide
+from napari_histodistill.slide.errors import DAMAGED
 from napari_histodistill.study.files import StudyError, write_atomically
+from napari_histodistill.urls import UrlPath
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
 
     from napari_histodistill.study.study import StudySlide
@@ -35,16 +39,12 @@ def thumbnail_of(entry: StudySlide) -> npt.NDArray[np.uint8] | None:
         If the file is no slide any more.
     """
     path = entry.folder / NAME
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except OSError:  # not there yet, or damaged
-        pass
-    if not entry.known_path.exists():
-        return None
+    kept = _kept(path)
+    if kept is not None or not entry.is_there:
+        return kept
     with open_slide(entry.known_path, mpp=entry.mpp) as slide:
         pixels = slide.quick_thumbnail(SIDE)
-    if pixels is not None:
+    if pixels is not None and not isinstance(path, UrlPath):
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
         try:
@@ -52,3 +52,12 @@ def thumbnail_of(entry: StudySlide) -> npt.NDArray[np.uint8] | None:
         except StudyError:
             logger.info("%s cannot be written: the picture will be made again", path)
     return pixels
+
+
+def _kept(path: Path) -> npt.NDArray[np.uint8] | None:
+    """The picture in a study, None if it is not there yet, damaged, or not one that this software wrote."""
+    try:
+        with path.open("rb") as file, Image.open(file, formats=["PNG"]) as picture:
+            return np.asarray(picture.convert("RGB")) if max(picture.size) <= SIDE else None
+    except (*DAMAGED, Image.DecompressionBombError):
+        return None

@@ -35,11 +35,13 @@ class HeadlessRunner:
     ----------
     errors : list of Exception
         Of jobs that failed, which were told to whoever started them too.
+    timers : list of HeadlessTimer
+        All that were asked for.
     """
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
-        self._timers: list[HeadlessTimer] = []
+        self.timers: list[HeadlessTimer] = []
 
     def start(self, job: AnyJob, *, progress: OnProgress, done: OnDone, failed: OnFailed) -> None:
         """Do a job, and call back from here."""
@@ -58,13 +60,13 @@ class HeadlessRunner:
 
     def timer(self, _seconds: float, function: Callable[[], None]) -> HeadlessTimer:
         """A timer that `settle` calls, however long it was to wait."""
-        self._timers.append(HeadlessTimer(function))
-        return self._timers[-1]
+        self.timers.append(HeadlessTimer(function))
+        return self.timers[-1]
 
     def settle(self) -> None:
         """Let time pass until no timer is due."""
         for _ in range(ROUNDS):
-            due = [timer for timer in self._timers if timer.active]
+            due = [timer for timer in self.timers if timer.active]
             if not due:
                 return
             for timer in due:

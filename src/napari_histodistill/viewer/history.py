@@ -76,7 +76,7 @@ def load_history(request: HistoryRequest, control: JobControl) -> History:
     entry = next((e for e in entries if e.fingerprint == request.fingerprint), None)
     others = [e for e in entries if e.fingerprint != request.fingerprint]
     normal = sum(e.label is SlideLabel.NORMAL for e in others)
-    moved = tuple(e.known_path.name for e in others if not e.known_path.exists())
+    moved = tuple(e.known_path.name for e in others if not e.is_there)
     label = SlideLabel.UNKNOWN if entry is None else entry.label
     by_hand = entry is not None and _holds_normal(entry)
     history = History(label=label, normal_slides=normal, normal_by_hand=by_hand, moved=moved)

@@ -11,6 +11,7 @@ from psygnal import Signal
 from napari_histodistill.export import KEY, provenance_of
 from napari_histodistill.jobs import JobControl, ThreadJob
 from napari_histodistill.predict import write_pseudo_mask
+from napari_histodistill.predict.figures import COUNTED
 from napari_histodistill.slide.labels import OUTSIDE
 from napari_histodistill.study import Run, RunState, TissueOnGrid
 from napari_histodistill.viewer.display import show_thumbnail, show_window
@@ -345,6 +346,7 @@ def _keep_mask(request: _KeepRequest, control: JobControl) -> None:
         if request.tissue is not None:
             mask, settings, edited = request.tissue
             request.entry.save_tissue(mask, settings=settings, edited=edited)
+        corrections = request.entry.all_corrections().journal_bytes
         figures = write_pseudo_mask(
             request.entry, request.run, request.settings.threshold, request.settings.smoothing_um, control
         )
@@ -352,5 +354,6 @@ def _keep_mask(request: _KeepRequest, control: JobControl) -> None:
             **(request.run.record.summary or {}),
             **asdict(figures),
             **asdict(request.settings),
+            COUNTED: corrections,
         }
         request.run.save()

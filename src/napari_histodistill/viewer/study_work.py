@@ -99,7 +99,7 @@ def _row(folder: Path) -> SlideRow:
         entry = StudySlide.open(folder)
     except StudyError as error:
         return SlideRow(folder, Path(folder.name), problem=str(error))
-    there = entry.known_path.exists()
+    there = entry.is_there
     return SlideRow(folder, entry.known_path, entry.fingerprint, entry.label, entry.mpp, there)
 
 
