@@ -191,7 +191,30 @@ def claim(cell: Cell) -> bool:
 
 def read_cells() -> dict[str, dict[str, Any]]:
     """Every cell that was run, by name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(CELLS.glob("*.json"))}
+    paths = [path for path in sorted(CELLS.glob("*.json")) if not path.name.startswith("annotator-")]
+    return {path.stem: json.loads(path.read_text()) for path in paths}
+
+
+def strokes(done: dict[str, dict[str, Any]]) -> list[str]:
+    """The curves of scripts/annotator.py as a table."""
+    lines = [
+        "## Corrections: what strokes are worth",
+        "",
+        "| arm, seed | strokes | % of training pixels | pooled Dice | % of ceiling | F1 negative | corrected images |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    ceilings = [c["figures"]["ebhi-seg"]["dice_pooled"] for c in done.values() if c["kind"] == "ceiling"]
+    for path in sorted(CELLS.glob("annotator-*.json")):
+        curve = json.loads(path.read_text())
+        for point in curve["points"]:
+            own = point["dice_of_corrected_images"]
+            share = 100 * point["dice_pooled"] / np.mean(ceilings) if ceilings else float("nan")
+            lines.append(
+                f"| {curve['arm']}, {curve['seed']} | {point['strokes']} | {point['percent_of_training_pixels']:.2f} "
+                f"| {point['dice_pooled']:.3f} | {share:.1f} | {point['f1_negative']:.3f} "
+                f"| {'–' if own is None else f'{own:.3f}'} |"
+            )
+    return [*lines, ""]
 
 
 def spread(values: list[float]) -> str:
@@ -240,6 +263,7 @@ def write_page() -> None:
     lines += ["## Ablation, students of `gm`", ""]
     for data in ("ebhi-seg", "glas"):
         lines += [*table(done, data, ablation), ""]
+    lines += strokes(done)
     lines += ["## Commands", "", "| cell | command | seconds |", "| --- | --- | --- |"]
     lines += [f"| {name} | `{cell['command']}` | {cell['seconds']} |" for name, cell in done.items()]
     text = PAGE.read_text().split(MARK)[0].rstrip() if PAGE.exists() else "# Results"
