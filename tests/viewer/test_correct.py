@@ -282,7 +282,7 @@ def test_what_cannot_be_written_is_told_once_kept_and_written_later(session, stu
     said = len(notification_manager.records)
     session.layer.paint((300, 100), 1)
     session.layer.paint((300, 150), 1)
-    for timer in [timer for timer in session.runner._timers if timer.active] * 2:
+    for timer in [timer for timer in session.runner.timers if timer.active] * 2:
         timer.active = False
         timer.function()
     assert "disk is full" in session.control.save_state
