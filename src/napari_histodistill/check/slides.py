@@ -15,7 +15,7 @@ from napari_histodistill.study.files import DamagedError, StudyError, copy_of
 from napari_histodistill.study.pyramid import Plan
 from napari_histodistill.study.run import FORMAT as RUN_FORMAT
 from napari_histodistill.study.run import VERSION as RUN_VERSION
-from napari_histodistill.study.study import SLIDE_FORMAT, TISSUE_FORMAT, VERSION, tissue_array
+from napari_histodistill.study.slide import SLIDE_FORMAT, TISSUE_FORMAT, VERSION, tissue_array
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,8 @@ from napari_histodistill.study.membership import (
 )
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
 from napari_histodistill.study.run import Run, RunRecord, RunState
-from napari_histodistill.study.study import SlideLabel, Study, StudySlide
+from napari_histodistill.study.slide import SlideLabel, StudySlide
+from napari_histodistill.study.study import Study
 from napari_histodistill.study.tissue import SavedTissue, TissueOnGrid
 
 __all__ = [

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from napari_histodistill.slide.fingerprint import fingerprint
 from napari_histodistill.study.files import StudyError
 from napari_histodistill.study.locks import FileLock
-from napari_histodistill.study.study import Study, StudySlide
+from napari_histodistill.study.slide import StudySlide
+from napari_histodistill.study.study import Study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.study.study import StudySlide
+    from napari_histodistill.study.slide import StudySlide
 
 logger = logging.getLogger(__name__)
 

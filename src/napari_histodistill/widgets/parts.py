@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QMainWindow,
     QScrollArea,
     QSizePolicy,
+    QTabBar,
     QVBoxLayout,
     QWidget,
 )
@@ -116,6 +117,9 @@ class Panel(QScrollArea):
                 break
         for other in docks[1:]:  # each goes behind the tabs that are there, so all are put in order anew
             window.tabifyDockWidget(docks[0], other)
+        for bar in window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
+            bar.setElideMode(Qt.TextElideMode.ElideNone)  # names that are whole, and arrows to those beyond
+            bar.setUsesScrollButtons(True)
         dock.raise_()
 
     @property
