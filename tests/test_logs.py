@@ -21,6 +21,7 @@ NAME = "Doe Jane B07-1234"
 def own_log(tmp_path, monkeypatch):
     monkeypatch.setenv("HISTODISTILL_LOG", str(tmp_path / "log"))
     monkeypatch.delenv("HISTODISTILL_LOG_LEVEL", raising=False)
+    monkeypatch.setattr(logs, "_hidden", set())  # names of slides that other tests opened
     yield
     logs.start_log("error")  # closes the file
 
