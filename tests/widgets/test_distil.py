@@ -277,6 +277,7 @@ def test_the_list_of_rounds_offers_what_can_be_done_with_one_or_two_of_them(wind
     assert not layer.data[:, :60].any()
     assert not layer.data[:, 100:].any()
     assert "tumour in round 2 only" in dock.compared.text()
+    assert dock.compared.textFormat() is Qt.TextFormat.RichText  # squares of colour, not their markup
     dock.compare_button.click()
     assert view.layer(Role.COMPARISON) is None
 

@@ -201,7 +201,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
         self.adopt_button.clicked.connect(self._adopt)
         section.addLayout(row(self.pin_button, self.follow_button))
         section.addLayout(row(self.take_button, self.adopt_button))
-        self.compare_button, self.compared = QPushButton("Compare"), WrappedLabel("")
+        self.compare_button, self.compared = QPushButton("Compare"), WrappedLabel("", rich=True)
         self.compare_button.clicked.connect(self._compare)
         section.addWidget(self.compare_button)
         section.addWidget(self.compared)
