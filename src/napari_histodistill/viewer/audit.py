@@ -80,11 +80,6 @@ class _MoreRequest:
 
 
 @dataclass(frozen=True)
-class _LoadRequest:
-    figures: FiguresRequest
-
-
-@dataclass(frozen=True)
 class _Loaded:
     audit: Audit | None
     figures: AuditFigures
@@ -104,8 +99,8 @@ def _draw_more(request: _MoreRequest, control: JobControl) -> Audit:
     return draw_more(request.entry, request.draws)
 
 
-def _load(request: _LoadRequest, control: JobControl) -> _Loaded:
-    return _Loaded(request.figures.entry.audit(), audit_figures(request.figures, control))
+def _load(request: FiguresRequest, control: JobControl) -> _Loaded:
+    return _Loaded(request.entry.audit(), audit_figures(request, control))
 
 
 class AuditControl:
@@ -378,7 +373,7 @@ class AuditControl:
             self._loading.cancel()
             return
         areas = {} if self.figures is None else self.figures.areas
-        request = _LoadRequest(FiguresRequest(self._result.entry, areas))
+        request = FiguresRequest(self._result.entry, areas)
         self._loading.start(ThreadJob(_load, request), done=self._on_loaded, failed=self._on_failed)
         self.changed.emit()
 

@@ -11,14 +11,12 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFormLayout,
-    QHeaderView,
     QLabel,
     QProgressBar,
     QPushButton,
     QRadioButton,
     QSizePolicy,
     QSpinBox,
-    QTableWidget,
     QTableWidgetItem,
 )
 from superqt import QCollapsible
@@ -45,6 +43,7 @@ from napari_histodistill.widgets.parts import (
     show_progress,
     silent,
     swatch,
+    table_of,
 )
 from napari_histodistill.widgets.settings import MoreSettings
 from napari_histodistill.widgets.teacher import NOT_RUNNING, time_left
@@ -176,19 +175,10 @@ class DistilWidget(ControlPanel["DistilControl"]):
 
     def _build_rounds(self) -> None:
         section = self.section("History")
-        self.table = QTableWidget(0, len(COLUMNS))
-        self.table.setHorizontalHeaderLabels(COLUMNS)
-        self.table.verticalHeader().hide()
-        for column, tip in enumerate(COLUMN_TIPS):
-            self.table.horizontalHeaderItem(column).setToolTip(tip)
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.table.horizontalHeader().setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
+        self.table = table_of(COLUMNS, COLUMN_TIPS, fitted=1, height=TABLE_HEIGHT)
         self.table.horizontalHeader().setMinimumSectionSize(40)
-        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setFixedHeight(TABLE_HEIGHT)
         self.table.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.table.itemSelectionChanged.connect(self._show_buttons)
         section.addWidget(self.table)

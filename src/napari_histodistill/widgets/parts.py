@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
+    QAbstractItemView,
     QComboBox,
     QDockWidget,
     QDoubleSpinBox,
     QFormLayout,
     QFrame,
     QHBoxLayout,
+    QHeaderView,
     QLabel,
     QMainWindow,
     QScrollArea,
     QSizePolicy,
     QTabBar,
+    QTableWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -290,6 +293,21 @@ class NumberBox(QDoubleSpinBox):
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """No narrower."""
         return self.sizeHint()
+
+
+def table_of(columns: Sequence[str], tips: Sequence[str], *, fitted: int, height: int) -> QTableWidget:
+    """An empty table that is only read, ``height`` px high; the column ``fitted`` is as wide as what it holds."""
+    table = QTableWidget(0, len(columns))
+    table.setHorizontalHeaderLabels(columns)
+    table.verticalHeader().hide()
+    for column, tip in enumerate(tips):
+        table.horizontalHeaderItem(column).setToolTip(tip)
+    table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+    table.horizontalHeader().setSectionResizeMode(fitted, QHeaderView.ResizeMode.ResizeToContents)
+    table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    table.setFixedHeight(height)
+    return table
 
 
 def row(*widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:

@@ -9,10 +9,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
-    QHeaderView,
     QProgressBar,
     QPushButton,
-    QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
     QWidget,
@@ -27,7 +25,16 @@ from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.review import KEYS
 from napari_histodistill.widgets.dock import ControlPanel, bind_keys
-from napari_histodistill.widgets.parts import INFO, Banner, WrappedLabel, allow, row, silent, swatch
+from napari_histodistill.widgets.parts import (
+    INFO,
+    Banner,
+    WrappedLabel,
+    allow,
+    row,
+    silent,
+    swatch,
+    table_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -157,17 +164,8 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
     def _build_figures(self) -> None:
         section = self.section("What that tells")
         self._figures: AuditFigures | None = NO_FIGURES
-        self.table = QTableWidget(0, len(COLUMNS))
-        self.table.setHorizontalHeaderLabels(COLUMNS)
-        self.table.verticalHeader().hide()
-        for column, tip in enumerate(COLUMN_TIPS):
-            self.table.horizontalHeaderItem(column).setToolTip(tip)
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
-        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.table = table_of(COLUMNS, COLUMN_TIPS, fitted=0, height=TABLE_HEIGHT)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
-        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setFixedHeight(TABLE_HEIGHT)
         section.addWidget(self.table)
         self.verdict = WrappedLabel("")
         self.biased = WrappedLabel("")

@@ -165,15 +165,13 @@ def _open_group(path: Path) -> tuple[zarr.Group, GuardedStore]:
             return open_guarded(path)
     except ChunkError:
         raise
-    except FileNotFoundError as error:
-        if isinstance(path, UrlPath):
-            raise SlideError(
-                f"{path} holds no OME-Zarr: check the address; other slides are read from a disk only."
-            ) from error
-        raise SlideError(f"{path.name} is a Zarr array or damaged: choose an OME-Zarr image group.") from error
     except UrlError as error:
         raise SlideError(str(error)) from error
     except DAMAGED as error:
+        if isinstance(path, UrlPath) and isinstance(error, FileNotFoundError):
+            raise SlideError(
+                f"{path} holds no OME-Zarr: check the address; other slides are read from a disk only."
+            ) from error
         raise SlideError(f"{path.name} is a Zarr array or damaged: choose an OME-Zarr image group.") from error
 
 
