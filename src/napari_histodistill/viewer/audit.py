@@ -214,8 +214,14 @@ class AuditControl:
 
     @property
     def layer(self) -> Labels | None:
-        """The patch on screen; it can be painted in."""
-        return self._view.layer(Role.AUDIT)
+        """The patch on screen, which can be painted in; None while none is labelled."""
+        return None if self.patch is None else self._kept_layer
+
+    @property
+    def _kept_layer(self) -> Labels | None:
+        """The layer of patches, hidden between two times of labelling: taking one out holds the window for long."""
+        layer: Labels | None = self._view.layer(Role.AUDIT)
+        return layer
 
     def label_next(self) -> None:
         """Show the next patch that has no label; after the last one, the slide again."""
@@ -257,17 +263,17 @@ class AuditControl:
     def stop(self) -> None:
         """Leave labelling; everything that was on screen shows again."""
         self.patch = None
-        layer, layers = self.layer, self._view.viewer.layers
+        layer, layers = self._kept_layer, self._view.viewer.layers
         painted_in = layer is not None and layers.selection.active is layer
         if layer is not None:
-            layers.remove(layer)
+            self._view.set_shown(layer, on=False)
         for role, visible in self._visible.items():
             hidden = self._view.layer(role)
             if hidden is not None:
                 self._view.set_shown(hidden, on=visible)
         self._visible.clear()
-        if painted_in and self._active in layers:
-            layers.selection.active = self._active
+        if painted_in:  # what is painted next must not go into a patch that is not seen
+            layers.selection.active = self._active if self._active in layers else self._view.layer(Role.SLIDE)
         self._active = None
         self.changed.emit()
 
@@ -276,18 +282,22 @@ class AuditControl:
         assert self._result is not None
         patch, view = self.audit.patches[index], self._view
         self._uncover(HIDDEN)
-        self.patch = index
+        begins, self.patch = self.patch is None, index
         framed = np.pad(self._start_of(index), 1)  # a border of nothing, so that outlines close along the patch's edge
         data = audit_layer(view.slide, view.frame, framed, self._result.mask.shape, (patch.y - 1, patch.x - 1))
-        layer: Any = self.layer
+        layer: Any = self._kept_layer
         if layer is None:
-            layer = add_layer(view.viewer, data)
+            layer, begins = add_layer(view.viewer, data), True
             layer.contour = 1
-            self._active = view.viewer.layers.selection.active
-            view.viewer.layers.selection.active = layer
         else:  # a new layer, with its controls, holds the window for half a second
-            layer.data, layer.translate, layer.mode = framed, data[1]["translate"], "pan_zoom"
+            layer.data, layer.mode = framed, "pan_zoom"
+            layer.scale, layer.translate = data[1]["scale"], data[1]["translate"]
             layer._reset_history()  # noqa: SLF001 - undo would paint the patch before into this one
+        if begins:
+            layers = view.viewer.layers
+            layers.move(layers.index(layer), len(layers))  # over what came since
+            view.set_shown(layer, on=True)
+            self._active, layers.selection.active = layers.selection.active, layer
         layer.brush_size = max(2, patch.height // 6)
         middle = [
             float(layer.translate[axis] + (size + 1) / 2 * layer.scale[axis])
@@ -295,6 +305,11 @@ class AuditControl:
         ]
         fly_to(view.viewer, (middle[0], middle[1]), patch.height * float(layer.scale[0]), SHARE)
         self.changed.emit()
+
+    def _remove_layer(self) -> None:
+        layer = self._kept_layer
+        if layer is not None:
+            self._view.viewer.layers.remove(layer)
 
     def _uncover(self, roles: Iterable[Role]) -> None:
         """Take layers off the tissue until labelling ends."""
@@ -353,6 +368,7 @@ class AuditControl:
             self._finish_saving()
             self._drawing.cancel()
             self.stop()
+            self._remove_layer()
             self._result, self.audit, self.figures = result, None, None
             self._before.clear()
         if self.patch is not None:  # a round may just have brought its prediction

@@ -378,7 +378,8 @@ class SlideViews:
             if other is not view:
                 other.set_aside()
         view.bring_back()
-        view.viewer.layers.selection.active = view.layer(Role.AUDIT) or view.layer(Role.SLIDE)
+        patch = view.audit.layer if view.has("audit") else None
+        view.viewer.layers.selection.active = patch or view.layer(Role.SLIDE)
 
     def drop(self, view: OpenSlideView) -> None:
         """Write everything that is not written and take a slide and all its layers out of the viewer."""
