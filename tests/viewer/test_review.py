@@ -152,9 +152,9 @@ def test_places_that_were_seen_stay_closed_after_a_restart_and_open_with_a_new_r
 def test_the_layer_is_hidden_until_it_is_wanted_and_follows_the_prediction(session):
     review = session.view.review
     review.next()
-    layer = session.view.layer(Role.UNCERTAINTY)
-    assert not layer.visible
+    assert session.view.layer(Role.UNCERTAINTY) is None
     review.show_uncertainty(True)
+    layer = session.view.layer(Role.UNCERTAINTY)
     assert layer.visible
     assert review.shows_uncertainty
     edges = layer.scale * np.array(layer.data.shape)

@@ -75,7 +75,7 @@ def test_the_empty_dock_says_what_to_do_and_each_button_why_not(window, dock):
 def test_slides_are_dropped_listed_labelled_opened_removed_and_restored(window, dock, drawn, tmp_path):
     study = dock.study
     study.create(tmp_path / "trial")
-    window.wait(lambda: not study.listing)
+    window.wait(lambda: study.chosen and not study.listing)
     assert dock.hint.message == NO_SLIDES
     assert dock.add_button.isEnabled()
     paths = copies(drawn, tmp_path, 3)
@@ -163,6 +163,7 @@ def test_a_study_is_opened_by_dropping_it_and_slides_without_one_are_refused_in_
     assert dock.study.folder is None
     Study.create(tmp_path / "trial")
     drop(dock, [tmp_path / "trial"])
+    window.wait(lambda: dock.study.folder is not None)
     assert dock.study.folder == tmp_path / "trial"
     dock._fill_recent()
     assert dock.recent_menu.actions()[-1].text() == "Leave this study"

@@ -59,6 +59,10 @@ class History:
         """Number of the best round; `FIRST_TEACHER` while it is that."""
         return FIRST_TEACHER if self.roles.best == TEACHER else int(self.roles.best.rsplit("/", 1)[1])
 
+    def prediction_name(self, number: int) -> str | None:
+        """The name in the study of what a round predicts, `FIRST_TEACHER` for the first teacher; None before any."""
+        return None if self.folder is None else f"{self.folder.name}-{number:04d}"
+
 
 @dataclass(frozen=True)
 class HistoryRequest:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from psygnal import Signal
-
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import ThreadJob
 from napari_histodistill.predict.uncertainty import UncertaintyMap, places_to_look_at, uncertainty_map
 from napari_histodistill.study.review import Seen, read_seen, write_seen
 from napari_histodistill.viewer.geometry import fly_to
 from napari_histodistill.viewer.layers import Role, add_layer, place_layer, uncertainty_layer
-from napari_histodistill.viewer.shown import Shown, shown_prediction, why_none
+from napari_histodistill.viewer.shown import OfShown, Shown, shown_prediction
 from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from napari_histodistill.predict.uncertainty import Place
     from napari_histodistill.study import StudySlide, TissueOnGrid
     from napari_histodistill.viewer.editing import Mask
-    from napari_histodistill.viewer.result import ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
 
 SHARE: Final = 0.5
@@ -66,7 +63,7 @@ def _look(request: _Request, control: JobControl) -> _Looked | None:
     return _Looked(shown, uncertainty, seen, places_to_look_at(uncertainty, request.hand, seen.closed(shown.key)))
 
 
-class ReviewControl:
+class ReviewControl(OfShown):
     """The tour of one slide in a viewer.
 
     Parameters
@@ -79,33 +76,22 @@ class ReviewControl:
         Where the tour stands.
     left : int or None
         How many places are open besides; None while that is not known.
-    changed : Signal
-        Something that a widget shows has changed.
     """
 
-    changed = Signal()
-
     def __init__(self, view: OpenSlideView) -> None:
-        self._view = view
+        super().__init__(view)
         self.place: Place | None = None
         self.left: int | None = None
-        self._result: ResultView | None = None
         self._shown: Shown | None = None
         self._map: UncertaintyMap | None = None
         self._seen: Seen | None = None
         self._trail: list[Place] = []
         self._wanted = self._going = self._unkept = False
         self._work, self._keeping = Latest(view.runner), Latest(view.runner)
-        view.teacher.changed.connect(self._on_news)
-        view.distil.changed.connect(self._on_news)
-        self._on_news()
+        self._rest = view.runner.timer(0, self._show_map)
+        self._begin()
 
     # State
-
-    @property
-    def reason(self) -> str:
-        """Why there is nothing to look at, in a sentence; empty if there may be."""
-        return why_none(self._view)
 
     @property
     def busy(self) -> bool:
@@ -200,9 +186,13 @@ class ReviewControl:
         if looked is not None:
             self._map, self.left = looked.uncertainty, len(looked.places)
             self._seen = self._seen or looked.seen
-            self._show_map()
-            if self._going and looked.places and self._view.in_front:
+            arrives = self._going and bool(looked.places) and self._view.in_front
+            if arrives:
                 self._arrive(looked.places[0], looked.shown)
+            if self._wanted and arrives:  # not in one go: each layer costs napari 0.1 to 0.2 s
+                self._rest.start()
+            elif self._wanted:
+                self._show_map()
         self._going = False
         self.changed.emit()
 
@@ -212,7 +202,8 @@ class ReviewControl:
         self.changed.emit()
 
     def _show_map(self) -> None:
-        assert self._map is not None
+        if self._map is None:  # another prediction came before
+            return
         layer: Any = self._view.layer(Role.UNCERTAINTY)
         if layer is None:
             data = uncertainty_layer(self._view.slide, self._view.frame, self._map.shown)
@@ -273,15 +264,15 @@ class ReviewControl:
 
     # News
 
-    def _on_news(self) -> None:
-        """Another result begins anew; another prediction of the same slide opens its places again."""
-        result = self._view.teacher.result
-        if result is not self._result:
-            self._finish_keeping()
-            self._work.cancel()
-            self._result, self._seen, self._shown, self._map = result, None, None, None
-            self._leave()
-            self._remove(Role.UNCERTAINTY)
+    def _leave_result(self) -> None:
+        self._finish_keeping()
+        self._work.cancel()
+        self._seen = self._shown = self._map = None
+        self._leave()
+        self._remove(Role.UNCERTAINTY)
+
+    def _on_shown(self) -> None:
+        """Another prediction of the same slide opens its places again."""
         shown = shown_prediction(self._view)
         if shown is not None and shown != self._shown:
             self._work.cancel()
@@ -290,7 +281,6 @@ class ReviewControl:
                 self._start(go=self._going)
             else:
                 self._remove(Role.UNCERTAINTY)
-        self.changed.emit()
 
     def _finish_keeping(self) -> None:
         self._keeping.finish()
@@ -303,6 +293,7 @@ class ReviewControl:
 
     def close(self) -> None:
         """Stop looking; where one has looked is on disk when this returns."""
+        self._rest.stop()
         self._work.cancel()
         self._finish_keeping()
 

@@ -370,11 +370,16 @@ class DistilWidget(ControlPanel["DistilControl"]):
         no_mask = (
             "" if there else NO_MASK if chosen == [FIRST_TEACHER] else "It has not predicted all of this slide yet"
         )
+        no_adopting = "" if control is None else control.adopt_reason
         comparing = self.view is not None and bool(self.view.comparison.rounds)
         for button, reason, what in (
             (self.pin_button, no_choice, "Show the chosen round, whatever comes"),
             (self.take_button, no_choice or busy or best, "Make the chosen round the best: it teaches the next round"),
-            (self.adopt_button, no_choice or busy or no_mask, "Correct what the chosen round says; corrections stay"),
+            (
+                self.adopt_button,
+                no_choice or no_adopting or no_mask,
+                "Correct what the chosen round says; corrections stay",
+            ),
             (
                 self.follow_button,
                 following,

@@ -118,8 +118,10 @@ class Panel(QScrollArea):
             if other is not dock:
                 window.tabifyDockWidget(other, dock)
                 break
-        for other in docks[1:]:  # each goes behind the tabs that are there, so all are put in order anew
-            window.tabifyDockWidget(docks[0], other)
+        beside = window.tabifiedDockWidgets(dock)
+        for other in docks[docks.index(dock) + 1 :]:
+            if other in beside:  # goes behind the tabs that are there; napari writes its settings for each
+                window.tabifyDockWidget(dock, other)
         for bar in window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
             bar.setElideMode(Qt.TextElideMode.ElideNone)  # names that are whole, and arrows to those beyond
             bar.setUsesScrollButtons(True)

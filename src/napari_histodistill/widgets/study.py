@@ -139,8 +139,7 @@ class StudyWidget(SlidePanel):
 
     def _add(self, paths: list[Path]) -> None:
         """Whoever adds slides to the study of the slide on screen has chosen it."""
-        if self.study.folder is not None and not self.study.chosen:
-            self.study.choose(self.study.folder)
+        self.study.keep()
         self.study.add(paths)
 
     def _ask_for_relink(self) -> None:

@@ -249,7 +249,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
         allow(self.show_probability, none, "What the model says, from yellow to red")
         allow(self.correct_button, none, "Opens the Correct widget: brush, lasso, undo, outlines")
         for slider in (self.threshold, self.smoothing):
-            slider.setEnabled(teacher is not None)
+            allow(slider, NO_SLIDE if teacher is None else "")
         if teacher is not None:
             self.threshold.show_value(teacher.mask_settings.threshold)
             self.smoothing.show_value(teacher.mask_settings.smoothing_um)
