@@ -1,11 +1,11 @@
-"""The same pan, zoom and paint in napari without the plugin: what it holds the event loop for is not ours."""
+"""The same pan, zoom, paint, layers and docks in napari without the plugin: what that holds is not ours."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QLabel
+from qtpy.QtWidgets import QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_histodistill.slide import open_slide
 from walkthrough.hand import Hand
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from walkthrough.watchdog import Watchdog
 
 BARE = "bare "
+DOCKS = 7
+CONTROLS = 80
+"""In each dock; ours have 90 on average."""
 
 
 def drive_bare(viewer: Any, plan: Plan, watchdog: Watchdog, grid: tuple[int, int]) -> None:
@@ -28,9 +31,11 @@ def drive_bare(viewer: Any, plan: Plan, watchdog: Watchdog, grid: tuple[int, int
     hand = Hand(viewer)
     with open_slide(plan.slide) as slide:
         scale = [slide.shape[i] / grid[i] for i in (0, 1)]
+        docks = []
         with watchdog.doing(f"{BARE}docks"):
-            for number in range(5):
-                viewer.window.add_dock_widget(QLabel(f"dock {number}"), name=f"dock {number}", tabify=number > 0)
+            for number in range(DOCKS):
+                docks.append(QScrollArea())
+                viewer.window.add_dock_widget(docks[-1], name=f"dock {number}", tabify=number > 0)
                 hand.pause(0.3)
         with watchdog.doing(f"{BARE}open"):
             viewer.add_image(list(slide.pyramid()), multiscale=True, rgb=True)
@@ -50,13 +55,39 @@ def drive_bare(viewer: Any, plan: Plan, watchdog: Watchdog, grid: tuple[int, int
             for _value, places in plan.before + plan.meanwhile:
                 hand.drag(places)
         with watchdog.doing(f"{BARE}learn"):
-            _add(hand, scale, np.ones(grid, np.uint8))  # the prediction
+            prediction = _add(hand, scale, np.ones(grid, np.uint8))
+            layer.visible = False
+            hand.pause(0.2)
+        with watchdog.doing(f"{BARE}review"):
+            for each in (layer, prediction):
+                each.visible = not each.visible
+            patch = viewer.add_labels(np.ones((66, 66), np.uint8), scale=scale)
+            viewer.camera.zoom *= 2
+            hand.pause(0.5)
+            for each in (layer, prediction):
+                each.visible = not each.visible
+            patch.visible, viewer.layers.selection.active = False, layer
+            hand.pause(0.5)
+        with watchdog.own_work():
+            _fill(docks)
+            hand.pause(1)
         with watchdog.doing(f"{BARE}theme"):
             for theme in ("light", "dark"):
                 viewer.theme = theme
                 hand.pause(1)
         viewer.layers.clear()
         hand.pause(0.2)
+
+
+def _fill(docks: list[QScrollArea]) -> None:
+    """Put as many ordinary things into docks as ours have: napari gives each of them its style anew with a theme."""
+    for dock in docks:
+        body = QWidget()
+        column = QVBoxLayout(body)
+        for number in range(CONTROLS // 2):
+            column.addWidget(QLabel(f"label {number}"))
+            column.addWidget(QPushButton(f"button {number}"))
+        dock.setWidget(body)
 
 
 def _add(hand: Hand, scale: list[float], mask: NDArray[np.uint8]) -> Labels:

@@ -390,6 +390,7 @@ def test_two_rounds_are_compared_where_nothing_was_corrected(session):
     comparison.compare(1, 7)
     assert "no prediction of round 7" in notification_manager.records[-1].message
     assert comparison.layer is None
+    session.runner.pass_time()
     assert (layer.name, layer.visible, layer.data.any()) == ("comparison (none)", False, False)
     comparison.compare(1, 2)
     session.runner.pass_time()
@@ -574,6 +575,7 @@ def test_a_new_threshold_changes_prediction_and_difference(session):
     assert (difference.data[:, 376:] == 0).all()
     session.control.prediction.show_difference(on=False)
     assert session.control.prediction.difference is None
+    session.runner.pass_time()
     assert (difference.name, difference.visible, difference.data.any()) == ("difference (none)", False, False)
     session.control.prediction.show_difference(on=True)
     session.runner.pass_time()

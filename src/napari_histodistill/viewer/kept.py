@@ -27,6 +27,7 @@ class KeptLayer:
 
     def __init__(self, view: OpenSlideView, role: Role) -> None:
         self._view, self._role, self._away = view, role, True
+        self._rest = view.runner.timer(0, self._empty)
 
     @property
     def layer(self) -> Labels | None:
@@ -61,8 +62,12 @@ class KeptLayer:
         self._away = True
         if layer is not None:
             self._view.set_shown(layer, on=False)
-            layer.data = np.zeros(layer.data.shape, np.uint8)
             layer.name = f"{self._role} (none)"
+            self._rest.start()
+
+    def _empty(self) -> None:
+        if self._away and self._found is not None:
+            self._found.data = np.zeros(self._found.data.shape, np.uint8)
 
     def remove(self) -> None:
         """Take the layer out: it belonged to a result that is no longer shown."""

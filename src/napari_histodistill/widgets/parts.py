@@ -81,23 +81,31 @@ class Panel(QScrollArea):
         self.setWidget(self.body)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Ask for another width when the sections need one, for instance because letters became larger.
-
-        Not at once: a window that is being drawn must not be laid out anew.
-        """
-        if event.type() == QEvent.Type.LayoutRequest and self.minimumSizeHint().width() != self._asked_width:
-            self._asked_width = self.minimumSizeHint().width()
-            QTimer.singleShot(0, self.updateGeometry)
+        """Ask for another width when the sections need one, for instance because letters became larger."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self._ask_for_width()
         return bool(super().eventFilter(watched, event))
 
+    def _ask_for_width(self) -> None:
+        """Not at once: a window that is being drawn must not be laid out anew."""
+        if self.minimumSizeHint().width() != self._asked_width:
+            self._asked_width = self.minimumSizeHint().width()
+            QTimer.singleShot(0, self.updateGeometry)
+
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """As wide as the sections need, up to a part of a small screen; beyond that it scrolls."""
+        """As wide as the sections need, up to a part of a small screen; beyond that it scrolls.
+
+        Behind other tabs it stays as wide as it was: another theme would have all docks measured, several times each.
+        """
+        if self._asked_width and not self.isVisible():
+            return QSize(self._asked_width, 120)
         needed = self.body.minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width() + 4
         return QSize(max(MINIMUM_WIDTH, min(needed, LARGEST_MINIMUM)), 120)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """When first shown, share the place of the other panels in tabs: side by side all would be too low."""
         super().showEvent(event)
+        self._ask_for_width()
         if not self._placed:
             self._placed = True
             QTimer.singleShot(0, self._share_place)
