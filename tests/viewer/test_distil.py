@@ -391,7 +391,7 @@ def test_two_rounds_are_compared_where_nothing_was_corrected(session):
     assert "no prediction of round 7" in notification_manager.records[-1].message
     assert comparison.layer is None
     session.runner.pass_time()
-    assert (layer.name, layer.visible, layer.data.any()) == ("comparison (none)", False, False)
+    assert (layer.name, layer.visible, layer.data.any()) == ("comparison (off)", False, False)
     comparison.compare(1, 2)
     session.runner.pass_time()
     assert comparison.layer is session.view.layer(Role.COMPARISON) is layer  # the same one each time
@@ -576,7 +576,7 @@ def test_a_new_threshold_changes_prediction_and_difference(session):
     session.control.prediction.show_difference(on=False)
     assert session.control.prediction.difference is None
     session.runner.pass_time()
-    assert (difference.name, difference.visible, difference.data.any()) == ("difference (none)", False, False)
+    assert (difference.name, difference.visible, difference.data.any()) == ("difference (off)", False, False)
     session.control.prediction.show_difference(on=True)
     session.runner.pass_time()
     assert session.control.prediction.difference is session.view.layer(Role.DIFFERENCE) is difference

@@ -243,13 +243,16 @@ def test_labels_are_kept_apart_from_corrections_and_survive_a_restart(mark, stud
 def test_the_layer_of_patches_is_hidden_between_two_times_of_labelling_and_used_again(session):
     view, layers = session.view, session.viewer.layers
     layers.selection.active = view.layer(Role.PSEUDO_MASK)
+    before = middle_of(session), camera_of(session.viewer).zoom
     view.audit.draw(12)
     layer, first = view.audit.layer, view.audit.patch
+    assert (middle_of(session), camera_of(session.viewer).zoom) != before
     layer.data[4:9, 4:9] = TUMOUR
     view.audit.stop()
     assert view.layer(Role.AUDIT) is layer
     assert not layer.visible
     assert layers.selection.active is view.layer(Role.PSEUDO_MASK)
+    assert (middle_of(session), camera_of(session.viewer).zoom) == before
     view.review.next()  # adds layers above it
     view.audit.label_next()
     assert view.audit.layer is layer

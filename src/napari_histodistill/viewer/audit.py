@@ -23,7 +23,7 @@ from napari_histodistill.predict.audit import (
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.slide.tissue import TISSUE
 from napari_histodistill.study.audit import change_audit
-from napari_histodistill.viewer.geometry import fly_to
+from napari_histodistill.viewer.geometry import camera_of, fly_to
 from napari_histodistill.viewer.kept import KeptLayer
 from napari_histodistill.viewer.layers import Role, audit_layer
 from napari_histodistill.viewer.shown import OfShown, shown_prediction
@@ -128,6 +128,8 @@ class AuditControl(OfShown):
         self._before: list[int] = []
         self._visible: dict[Role, bool] = {}
         self._active: Layer | None = None
+        self._camera: tuple[tuple[float, ...], float] | None = None
+        """Centre and zoom from before labelling."""
         self._unsaved: list[_Labelled] = []
         self._loading, self._drawing, self._saving = (Latest(view.runner) for _ in range(3))
         self._begin()
@@ -255,7 +257,9 @@ class AuditControl(OfShown):
         self._visible.clear()
         if painted_in:  # what is painted next must not go into a patch that is not seen
             layers.selection.active = self._active if self._active in layers else self._view.layer(Role.SLIDE)
-        self._active = None
+        if self._camera is not None and self._view.in_front:
+            camera_of(self._view.viewer).center, camera_of(self._view.viewer).zoom = self._camera
+        self._active = self._camera = None
         self.changed.emit()
 
     def _open(self, index: int) -> None:
@@ -272,6 +276,8 @@ class AuditControl(OfShown):
         if begins:
             layer.contour = 1
             self._active, selection.active = selection.active, layer
+            camera = camera_of(view.viewer)
+            self._camera = self._camera or (tuple(camera.center), float(camera.zoom))
         layer.mode = "pan_zoom"
         layer.brush_size = max(2, patch.height // 6)
         middle = [

@@ -62,7 +62,7 @@ class KeptLayer:
         self._away = True
         if layer is not None:
             self._view.set_shown(layer, on=False)
-            layer.name = f"{self._role} (none)"
+            layer.name = f"{self._role} (off)"
             self._rest.start()
 
     def _empty(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -233,6 +233,9 @@ class DistilWidget(ControlPanel["DistilControl"]):
             comparison.hide()
         elif len(chosen := self._chosen_rounds()) == 2:
             comparison.compare(*chosen)
+            QTimer.singleShot(
+                0, partial(self.ensureWidgetVisible, self.compared)
+            )  # what the colours mean, once laid out
 
     def _pin(self) -> None:
         number = self._chosen_round()
