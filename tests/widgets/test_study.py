@@ -126,6 +126,7 @@ def test_slides_are_dropped_listed_labelled_opened_removed_and_restored(window, 
 def test_a_slide_that_moved_is_said_and_found(window, dock, drawn, tmp_path):
     study = dock.study
     study.create(tmp_path / "trial")
+    window.wait(lambda: study.chosen)
     paths = copies(drawn, tmp_path, 2)
     study.add(paths)
     window.wait(lambda: len(study.rows) == 2 and not study.busy)
@@ -147,6 +148,7 @@ def test_a_slide_that_moved_is_said_and_found(window, dock, drawn, tmp_path):
 def test_of_a_long_list_only_what_is_on_screen_is_looked_at(window, dock, drawn, tmp_path):
     study = dock.study
     study.create(tmp_path / "trial")
+    window.wait(lambda: study.chosen)
     study.add(copies(drawn, tmp_path, 60))
     window.wait(lambda: len(study.rows) == 60)
     window.wait(lambda: len(study.thumbnails) >= len(dock.list.visible_rows()) > 2)
