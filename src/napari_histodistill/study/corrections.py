@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_histodistill.slide.labels import IGNORE
-from napari_histodistill.study.files import StudyError, read_document, way_out, write_document
+from napari_histodistill.study.files import DamagedError, StudyError, read_document, way_out, write_document
 from napari_histodistill.study.journal import TILE, Entry, Journal, Patch, Scan, numbered, timeline
 from napari_histodistill.study.locks import FileLock
 from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
@@ -419,7 +419,7 @@ class Corrections:
         """The array, None if there is none or its head is damaged."""
         try:
             return self._array()
-        except StudyError:
+        except DamagedError:
             return None
 
     def _new_array(self) -> Pyramid:

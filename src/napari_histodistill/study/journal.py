@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from napari_histodistill.study.files import NewerError, StudyError, way_out, write_atomically
+from napari_histodistill.study.files import ForbiddenError, NewerError, StudyError, way_out, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -319,6 +319,8 @@ class Journal:
             with self.path.open("rb") as file:
                 file.seek(start)
                 return file.read(size)
+        except PermissionError as error:
+            raise ForbiddenError(self.path) from error
         except OSError as error:
             raise StudyError(f"{self.path} cannot be read ({error.strerror}): {way_out(self.path)}.") from error
 

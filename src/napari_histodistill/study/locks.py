@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from napari_histodistill.study.files import StudyError, study_of, writing
+from napari_histodistill.study.files import ForbiddenError, StudyError, study_of, writing
 from napari_histodistill.urls import UrlPath, require_disk
 
 if TYPE_CHECKING:
@@ -148,7 +148,13 @@ class FileLock:
             self._file = None
 
     def held_by_anyone(self) -> bool:
-        """Whether some process, this one included, holds the lock now; a folder need not be writable for this."""
+        """Whether some process, this one included, holds the lock now; a folder need not be writable for this.
+
+        Raises
+        ------
+        ForbiddenError
+            If this user may not read the lock file.
+        """
         if self._file is not None:
             return True
         if isinstance(self.path, UrlPath):
@@ -158,6 +164,8 @@ class FileLock:
                 return not _lock(file, shared=True)
         except FileNotFoundError:
             return False
+        except PermissionError as error:
+            raise ForbiddenError(self.path) from error
 
     def __enter__(self) -> Self:
         self.acquire()

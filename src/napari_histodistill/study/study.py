@@ -81,7 +81,7 @@ class Study:
         """Open a study; refuses a folder that holds none, or one of a newer version."""
         folder = to_path(folder).absolute()
         read_document(folder / "study.json", STUDY_FORMAT, VERSION)
-        for part in (folder / "slides", folder / "distillations"):
+        for part in (folder / "slides", folder / "distillations", folder / "removed"):
             if not isinstance(part, UrlPath) and (part.is_symlink() or part.is_dir()):
                 refuse_links(part)
         return cls(folder)
