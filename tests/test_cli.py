@@ -291,6 +291,28 @@ def test_a_cluster_is_either_here_or_elsewhere(slide, tmp_path):
     assert "either --scheduler or --local-cluster" in refusal("segment", slide, "--study", tmp_path / "study", *where)
 
 
+def test_a_slide_whose_record_is_damaged_keeps_no_other_from_being_listed(slide, tmp_path):
+    study = tmp_path / "study"
+    for number in (1, 2, 3):
+        path = tmp_path / f"slide-{number}.tiff"
+        path.write_bytes(slide.read_bytes() + bytes([number]))
+        assert run("study", "add", study, path).exit_code == 0
+    first, second, _ = sorted((study / "slides").iterdir())
+    for path in first.glob("slide.json*"):
+        path.write_text("{")
+    (second / "corrections.journal").mkdir()  # something of it that cannot be read
+    listed = run("study", "list", study)
+    assert listed.exit_code == 1
+    lines = [line.split("\t") for line in listed.stdout.splitlines()]
+    assert [line[0] for line in lines] == [first.name, "slide-2.tiff", "slide-3.tiff"]
+    assert "histodistill check" in lines[0][2]
+    assert "cannot be read" in lines[1][2]
+    assert lines[2][1:] == ["unknown", "not opened yet"]
+    listed = run("study", "list", study, "--json")
+    assert listed.exit_code == 1
+    assert ["problem" in found for found in json.loads(listed.stdout)["slides"]] == [True, True, False]
+
+
 def test_which_slides_a_study_holds(slide, tmp_path):
     study, moved = tmp_path / "study", tmp_path / "here.tiff"
     moved.write_bytes(slide.read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import xml.etree.ElementTree as ET
 
 import geojson
@@ -345,6 +346,18 @@ def test_corrections_leave_on_their_own(entry):
 def test_what_the_study_does_not_hold_is_a_sentence(entry, what, number, sentence):
     with pytest.raises(ExportError, match=sentence):
         export_slide(entry, ["csv"], what=what, round_number=number)
+
+
+def test_the_first_teacher_is_not_called_round_0(entry):
+    for number in (0, 2):
+        run = entry.new_prediction(f"0001-000{number}", {})
+        with run.replace_pseudo_mask():
+            pass
+    with pytest.raises(ExportError, match=r"no prediction of round 1 .* choose from the first teacher and round 2\."):
+        export_slide(entry, ["csv"], what="prediction", round_number=1)
+    shutil.rmtree(entry.folder / "predictions" / "0001-0000")
+    with pytest.raises(ExportError, match=r"no prediction of the first teacher .* choose from round 2\."):
+        export_slide(entry, ["csv"], what="prediction", round_number=0)
 
 
 def test_a_file_name_can_be_given(entry, tmp_path):

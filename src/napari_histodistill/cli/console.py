@@ -26,6 +26,8 @@ from napari_histodistill.jobs import InlineControl, JobControl, Progress
 Q = TypeVar("Q")
 R = TypeVar("R")
 
+EXIT_SOME_FAILED = 1
+"""Exit code where some slides of several failed."""
 PLAIN_LINE_S = 5.0
 """Seconds between progress lines where stderr is not a terminal."""
 

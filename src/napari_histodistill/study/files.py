@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shlex
+import subprocess
 import sys
 import time
 import zlib
@@ -73,7 +74,13 @@ def way_out(path: Path) -> str:
     study = study_of(path)
     if study is None:
         return "restore it from a copy"
-    return f"run: histodistill check {shlex.quote(str(study))} --repair"
+    return f"run: {check_command(study)} --repair"
+
+
+def check_command(study: Path) -> str:
+    """The command that checks a study, as this system's shell takes it."""
+    quoted = subprocess.list2cmdline([str(study)]) if sys.platform == "win32" else shlex.quote(str(study))
+    return f"histodistill check {quoted}"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -100,9 +107,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def put_in_place(new: Path, path: Path) -> None:
-    """Let a file that is whole take the place of another.
+    """Let a file that is whole take the place of another, or a folder a place that is free.
 
-    Windows refuses that while somebody reads the other one, which takes a moment: so it is tried for a second there.
+    Windows refuses that while somebody reads what is moved or replaced, which takes a moment: so it is tried for a
+    second there.
     """
     for _ in range(REPLACE_TRIES if sys.platform == "win32" else 0):
         try:

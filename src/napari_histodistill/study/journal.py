@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 
 from napari_histodistill.study.files import ForbiddenError, NewerError, StudyError, way_out, write_atomically
+from napari_histodistill.urls import UrlPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -316,6 +317,8 @@ class Journal:
 
     def _read(self, start: int, size: int = -1) -> bytes:
         try:
+            if isinstance(self.path, UrlPath):
+                return self.path.read_part(start, size)
             with self.path.open("rb") as file:
                 file.seek(start)
                 return file.read(size)

@@ -26,7 +26,7 @@ from napari_histodistill.errors import reason
 from napari_histodistill.slide.errors import DAMAGED
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.slide.zarr_guard import open_guarded
-from napari_histodistill.study.files import DamagedError, ForbiddenError, way_out, writing
+from napari_histodistill.study.files import DamagedError, ForbiddenError, put_in_place, way_out, writing
 from napari_histodistill.urls import require_disk
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Pyramid:
                     shutil.rmtree(leftover)
             new.mkdir()  # and not what is above: that may be away for the moment
             Plan(grid, kind, name, fill, multiscale).make(new)
-            new.rename(folder)
+            put_in_place(new, folder)
         return cls(folder, "r+")
 
     @property

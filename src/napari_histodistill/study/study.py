@@ -109,6 +109,17 @@ class Study:
         """Every slide of the study, by name."""
         return [StudySlide.open(folder) for folder in self.slide_folders()]
 
+    def legible_slides(self) -> tuple[list[StudySlide], dict[Path, StudyError]]:
+        """The slides whose records can be read, by name; and of the others, by folder, why not."""
+        found: list[StudySlide] = []
+        problems: dict[Path, StudyError] = {}
+        for folder in self.slide_folders():
+            try:
+                found.append(StudySlide.open(folder))
+            except StudyError as error:
+                problems[folder] = error
+        return found, problems
+
     def holds(self, fingerprint: str) -> bool:
         """Whether the study seems to hold a slide, without reading what it knows of any."""
         return any((self.folder / "slides").glob(f"*-{fingerprint[:ID_DIGITS]}/slide.json"))
