@@ -170,3 +170,21 @@ def test_a_study_is_opened_by_dropping_it_and_slides_without_one_are_refused_in_
     assert dock.study.folder is None
     dock._fill_recent()
     assert dock.recent_menu.actions()[0].text().startswith("trial")
+
+
+def test_slides_that_are_dropped_together_with_a_study_go_into_it(window, dock, drawn, tmp_path):
+    Study.create(tmp_path / "trial")
+    drop(dock.list, [*copies(drawn, tmp_path, 2), tmp_path / "trial"])
+    window.wait(lambda: len(dock.study.rows) == 2)
+    assert len(Study.open(tmp_path / "trial").slides()) == 2
+
+
+def test_slides_that_are_dropped_with_a_study_that_cannot_be_opened_go_nowhere(window, dock, drawn, tmp_path):
+    Study.create(tmp_path / "trial")
+    dock.study.choose(tmp_path / "trial")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "study.json").write_text("{")
+    drop(dock, [tmp_path / "broken", *copies(drawn, tmp_path, 1)])
+    window.wait(lambda: not dock.study.busy and not dock.study.listing)
+    assert dock.study.folder == tmp_path / "trial"
+    assert Study.open(tmp_path / "trial").slides() == []
