@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from napari_histodistill.cli import main
+from napari_histodistill.errors import printable
 from napari_histodistill.slide import synthetic
 
 
@@ -311,6 +313,28 @@ def test_a_slide_whose_record_is_damaged_keeps_no_other_from_being_listed(slide,
     listed = run("study", "list", study, "--json")
     assert listed.exit_code == 1
     assert ["problem" in found for found in json.loads(listed.stdout)["slides"]] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "name", [os.fsdecode(b"caf\xe9 x.tiff"), "a\nb.tiff", "\u202e.tiff"], ids=["latin-1", "lines", "turned"]
+)
+def test_names_of_slides_forge_no_line_and_break_no_command(slide, tmp_path, name):
+    path, study = tmp_path / name, tmp_path / f"study of {name}"
+    try:
+        path.write_bytes(slide.read_bytes())
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has no such names")
+    shown = printable(name)
+    assert shown != name
+    assert run("study", "add", study, path).stdout.startswith(f"{shown}  ")
+    assert run("study", "list", study).stdout == f"{shown}\tunknown\tnot opened yet\n"
+    (found,) = json.loads(run("study", "list", study, "--json").stdout)["slides"]
+    assert found["slide"] == name
+    assert run("study", "label", study, name, "tumour").exit_code == 0
+    for document in study.glob("slides/*/slide.json*"):
+        document.write_text("{")
+    checked = run("check", study, "--repair")
+    assert (checked.exit_code, printable(str(study)) in checked.stdout) == (1, True)
 
 
 def test_which_slides_a_study_holds(slide, tmp_path):

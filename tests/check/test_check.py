@@ -370,6 +370,22 @@ def test_what_an_interruption_leaves_is_no_damage(study, slide):
     assert not (slide / ".slide.json.abc.partial").exists()
 
 
+def test_a_copy_that_a_full_disk_left_behind_is_brought_up_to_date(study, slide):
+    (entry,) = Study.open(study).slides()
+    older = (slide / "slide.json.copy").read_bytes()
+    entry.label = SlideLabel.NORMAL
+    entry.save()
+    (slide / "slide.json.copy").write_bytes(older)
+    report = check(study, repair=True)
+    assert [(finding.path.rpartition("/")[2], finding.harmless) for finding in report.findings] == [
+        ("slide.json.copy", True)
+    ]
+    (slide / "slide.json").write_text("{")
+    assert Study.open(study).slides()[0].label is SlideLabel.NORMAL
+    assert check(study, repair=True).sound
+    assert check(study).findings == []
+
+
 @pytest.mark.parametrize("where", [".slide.json.abc.partial", "exports/.partial-mask.ome.zarr/0/c/0"])
 def test_what_may_be_being_written_at_this_moment_is_left_alone_and_told(study, slide, where):
     path = slide / where

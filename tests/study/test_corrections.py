@@ -357,3 +357,10 @@ def test_a_copied_study_goes_on(entry, tmp_path):
     paint(copy, 4, 3)
     np.testing.assert_array_equal(whole(copy), after(4, entry.grid.shape))
     np.testing.assert_array_equal(whole(entry), after(3, entry.grid.shape))
+
+
+def test_a_stroke_may_name_a_file_whose_name_is_no_utf_8(entry):
+    names = "import of caf\udce9.geojson", "肺 é.tiff"
+    entry.save_corrections_region(0, 0, np.full((2, 2), TUMOUR, np.uint8), tool=names[0], context=names[1])
+    (origin,) = entry.all_corrections().provenance(0, 0, 2, 2)
+    assert (origin.tool, origin.context) == names

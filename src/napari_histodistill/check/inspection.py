@@ -170,8 +170,16 @@ class Inspection:
         self.report.aside = str(self._aside)
         return target
 
-    def document(self, path: Path, kind: str, version: int) -> tuple[dict[str, Any] | None, str]:
+    def document(
+        self, path: Path, kind: str, version: int, *, always_copied: bool = True
+    ) -> tuple[dict[str, Any] | None, str]:
         """A document or its copy, each mended from the other; None, and what is wrong, if neither can be read.
+
+        Parameters
+        ----------
+        path, kind, version
+        always_copied : bool
+            Whether a copy that says something else is out of date.
 
         Raises
         ------
@@ -184,6 +192,9 @@ class Inspection:
         if main is not None:
             if spare is None and copy.exists():
                 self.found(copy, spare_problem, "write it anew", lambda: self._replace(copy, path))
+            elif spare is not None and always_copied and spare != main:
+                problem = "is older than what it is a copy of"  # a kill, or a full disk, came between the two
+                self.found(copy, problem, "write it anew", lambda: self._replace(copy, path), harmless=True)
             return main, ""
         if spare is not None:
             self.put_copy_back(path, problem)

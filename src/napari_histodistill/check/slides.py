@@ -68,10 +68,11 @@ def _check_record(inspection: Inspection, entry: StudySlide, record: Record[Any]
     path = record.path(entry.folder)
     if not path.exists() and not copy_of(path).exists():
         return
-    document, problem = inspection.document(path, record.kind, record.version)
+    document, problem = inspection.document(path, record.kind, record.version, always_copied=False)
     if document is not None:
         said = record.problem(document, entry.grid)
         if not said:
+            inspection.document(path, record.kind, record.version)  # what it says can be, so its copy may follow it
             return
         problem = f"says what cannot be ({said})"
         spare = inspection.read_one(copy_of(path), record.kind, record.version)[0]
@@ -185,7 +186,7 @@ def _check_run(inspection: Inspection, entry: StudySlide, folder: Path, control:
             folder, "has no record, so it is no run", remedy, lambda: inspection.set_aside(folder), harmless=True
         )
         return
-    document, problem = inspection.document(record, RUN_FORMAT, RUN_VERSION)
+    document, problem = inspection.document(record, RUN_FORMAT, RUN_VERSION, always_copied=False)
     run = None
     heads = settle_heads(inspection, folder / "probability.ome.zarr", Plan(entry.grid, "image", "tumour probability"))
     if document is not None and heads:

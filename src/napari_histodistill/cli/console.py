@@ -83,7 +83,7 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
         return
     width = max(map(len, result))
     for key, value in result.items():
-        name = f"{key.replace('_', ' '):{width}}"
+        name = f"{printable(key.replace('_', ' ')):{width}}"
         for line in _lines(value):
             click.echo(f"{name}  {line}")
             name = " " * width
@@ -97,7 +97,7 @@ def speaks() -> bool:
 def say(line: str) -> None:
     """A line on stdout, once however many processes there are."""
     if speaks():
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def print_payload(progress: Progress) -> None:

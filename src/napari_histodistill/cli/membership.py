@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import click
 
 from napari_histodistill.cli.console import EXIT_SOME_FAILED, print_result, run_shown
 from napari_histodistill.cli.options import json_option, mpp_option, study_argument
-from napari_histodistill.errors import HistodistillError
+from napari_histodistill.errors import HistodistillError, printable
 
 if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
@@ -42,7 +41,7 @@ def list_slides(context: click.Context, /, study: Path, as_json: bool) -> None:
     rows = run_shown(_rows, Study.open(study))
     if as_json:
         found = [row.as_dict() | ({} if row.overview is None else as_dict(row.overview)) for row in rows]
-        click.echo(json.dumps({"slides": found}, ensure_ascii=False))
+        print_result({"slides": found}, as_json)
     else:
         for row in rows:
             click.echo(row.line())
@@ -69,12 +68,12 @@ class _Row:
     def line(self) -> str:
         """Name, label and state, with tabs between."""
         if self.entry is None:
-            return f"{self.folder.name}\t?\t{self.problem}"
+            return f"{printable(self.folder.name)}\t?\t{self.problem}"
         states = [] if self.entry.is_there else ["missing: moved"]
         if self.overview is not None:
             states += [*self.overview.words(), self.overview.areas()]
         said = ", ".join(part for part in (*states, self.problem) if part)
-        return f"{self.entry.known_path.name}\t{self.entry.label}\t{said}"
+        return f"{printable(self.entry.known_path.name)}\t{self.entry.label}\t{said}"
 
 
 def _rows(study: Study, control: JobControl) -> list[_Row]:
@@ -141,7 +140,8 @@ def relink(study: Path, place: Path, name: str | None, as_json: bool) -> None:
         moved = [entry for entry in Study.open(study).slides() if not entry.is_there]
         found = run_shown(lambda _, control: relink_from(place, moved, control), None)
         if not found:
-            click.secho(f"None of {len(moved)} missing slides is in {place}.", err=True, fg="yellow")
+            missing = f"None of {len(moved)} missing slides is in {place}." if moved else "No slide is missing."
+            click.secho(printable(missing), err=True, fg="yellow")
     if found or as_json:
         print_result({entry.folder.name: str(entry.known_path) for entry in found}, as_json)
 

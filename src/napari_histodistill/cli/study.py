@@ -78,8 +78,8 @@ def check(context: click.Context, /, study: Path, as_json: bool, **options: bool
         print_result(report.as_dict(), as_json)
     else:
         for line in [*report.held, *map(str, report.findings)]:
-            click.echo(line)
-        aside = f" What was damaged is in {report.aside}." if report.aside else ""
+            click.echo(printable(line))
+        aside = f" What was damaged is in {printable(report.aside)}." if report.aside else ""
         click.echo(f"{report.files} files read, {len(report.damaged)} found damaged.{aside}")
     context.exit(0 if report.sound else EXIT_UNCHECKED if report.whole else EXIT_DAMAGED)
 

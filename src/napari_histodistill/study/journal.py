@@ -154,7 +154,9 @@ class Entry:
             "refers": self.refers,
             "patches": [[p.y, p.x, p.height, p.width, len(p.packed)] for p in self.patches],
         }
-        text = json.dumps(meta, ensure_ascii=False).encode()
+        text = json.dumps(meta, ensure_ascii=False).encode(
+            errors="backslashreplace"
+        )  # names of files that are no UTF-8
         return b"".join([_META.pack(len(text)), text, *(patch.packed for patch in self.patches)])
 
     @classmethod

@@ -32,6 +32,7 @@ from napari_histodistill import __version__
 from napari_histodistill.slide.grid import WorkingGrid
 from napari_histodistill.study.files import (
     StudyError,
+    copy_of,
     read_document,
     refuse_links,
     write_document,
@@ -182,7 +183,7 @@ class Study:
                 f"This study holds {slide.path.name} at {entry.mpp[0]:g} µm/px, not at {mpp[0]:g}: use that pixel size "
                 "or another study folder."
             )
-        elif entry.known_path != slide.path.absolute():
+        elif entry.known_path != slide.path.absolute() or not copy_of(entry.folder / "slide.json").exists():
             entry.known_path = slide.path.absolute()
             entry.save()
         return entry
