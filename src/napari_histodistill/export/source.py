@@ -240,7 +240,10 @@ def _mask_of(entry: StudySlide, run: Run, what: str) -> Source:
         return entry.mask_blocks(run, rows)
 
     def check() -> None:
-        now = document.stat()
+        try:
+            now = document.stat()
+        except FileNotFoundError as error:
+            raise ExportError(f"{document.parent} is no longer there: export it again.") from error
         if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
             raise ExportError("The mask was changed while it was exported: export it again.")
 
