@@ -364,3 +364,12 @@ def test_a_stroke_may_name_a_file_whose_name_is_no_utf_8(entry):
     entry.save_corrections_region(0, 0, np.full((2, 2), TUMOUR, np.uint8), tool=names[0], context=names[1])
     (origin,) = entry.all_corrections().provenance(0, 0, 2, 2)
     assert (origin.tool, origin.context) == names
+
+
+def test_the_latest_stroke_comes_first_although_the_clock_was_set_back(entry):
+    for number, time in enumerate(("2026-03-01T10:00:00+00:00", "2026-01-01T10:00:00+00:00")):
+        window = np.full((2, 2), NO_CORRECTION, np.uint8), np.full((2, 2), TUMOUR, np.uint8)
+        patch = Patch.between(0, 3 * number, *window)
+        entry.all_corrections().append([Entry(f"brush {number}", (patch,), TUMOUR, time=time)])
+    origins = entry.all_corrections().provenance(0, 0, 2, 9)
+    assert [origin.tool for origin in origins] == ["brush 1", "brush 0"]

@@ -177,7 +177,7 @@ class Corrections:
         for (index, value), pixels in zip(*np.unique(pairs, axis=0, return_counts=True), strict=True):
             of = in_effect[index] if index >= 0 else Entry("unknown", (), time="")
             found.append(Origin(int(value), of.tool, of.time, of.context, int(pixels)))
-        return sorted(found, key=lambda origin: origin.time, reverse=True)
+        return found[::-1]  # by their place in the journal, not by the time: clocks are set back
 
     def problems(self) -> list[str]:
         """What is damaged, a sentence each; empty for a sound journal."""
