@@ -85,6 +85,10 @@ LOOK_NOTES: Final = {
 }
 
 
+LAID_OUT_MS: Final = 100
+"""By then what was added to the dock has its place."""
+
+
 class DistilWidget(ControlPanel["DistilControl"]):
     """The "Distil" dock widget of a viewer."""
 
@@ -233,9 +237,11 @@ class DistilWidget(ControlPanel["DistilControl"]):
             comparison.hide()
         elif len(chosen := self._chosen_rounds()) == 2:
             comparison.compare(*chosen)
-            QTimer.singleShot(
-                0, partial(self.ensureWidgetVisible, self.compared)
-            )  # what the colours mean, once laid out
+            QTimer.singleShot(LAID_OUT_MS, self._show_legend)
+
+    def _show_legend(self) -> None:
+        """Scroll to what the colours of a comparison mean."""
+        self.ensureWidgetVisible(self.compared)
 
     def _pin(self) -> None:
         number = self._chosen_round()
