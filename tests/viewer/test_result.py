@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -209,3 +211,36 @@ def test_a_mask_layer_that_was_removed_comes_back_with_its_corrections(window, o
     window.settle(0.3)
     opened.teacher.result.show()
     assert opened.layer(Role.PSEUDO_MASK).data[500, 200] == 1
+
+
+def test_a_result_that_another_program_put_in_its_place_is_shown(window, opened, study):
+    layer = opened.layer(Role.PSEUDO_MASK)
+    layer.paint((100, 20), 2)
+    before = opened.teacher.result
+    window.wait(lambda: before.all_saved)
+    entry = Study.open(study).slides()[0]
+    run = entry.new_run({})
+    run.probability.write(0, 0, np.full(entry.grid.shape, 255, np.uint8))
+    with run.replace_pseudo_mask():
+        pass
+    opened.teacher.look_for_news()
+    entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
+    assert not before.run.folder.exists()
+
+    def looked():
+        opened.teacher.look_for_news()
+        return opened.teacher.result not in (None, before)
+
+    window.wait(looked)
+    mask = opened.teacher.result.mask
+    window.wait(lambda: bool((mask.data[:, 60:] == 1).all()))
+    assert mask.data[100, 20] == 2
+
+
+def test_a_result_stays_on_screen_when_its_study_is_gone(window, opened, study):
+    shown = opened.teacher.result
+    shutil.rmtree(study / "slides")
+    for _ in range(3):
+        opened.teacher.look_for_news()
+        window.wait(lambda: not opened.teacher._watching.busy)
+    assert opened.teacher.result is shown

@@ -410,9 +410,8 @@ class SlideViews:
     def look_for_news(self) -> None:
         """Show what other programs have written to the studies of the slides since the last call."""
         for view in self._views:
-            result = view.teacher.result if "teacher" in view.__dict__ else None
-            if result is not None:
-                result.look_if_changed()
+            if "teacher" in view.__dict__:
+                view.teacher.look_for_news()
 
     def close(self) -> None:
         """Write everything and close all slides: the application is about to end."""

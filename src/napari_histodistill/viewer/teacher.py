@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import platformdirs
-from napari.utils.notifications import show_warning
+from napari.utils.notifications import show_info, show_warning
 from psygnal import Signal
 
 from napari_histodistill.errors import HistodistillError
@@ -111,7 +111,8 @@ class TeacherControl:
         self._shows_current_run = False
         self._landed: list[Window] = []
         """Windows of the current run that landed before it was on screen."""
-        self._work, self._loading, self._opening = (Latest(view.runner) for _ in range(3))
+        self._work, self._loading, self._opening, self._watching = (Latest(view.runner) for _ in range(4))
+        self._looks_without = 0
         self.mask_settings = MaskSettings(0.5)
         view.moved.connect(self._on_moved)
         view.tissue.changed.connect(self._on_tissue_state)
@@ -398,6 +399,25 @@ class TeacherControl:
             self.result.close(remove_layers=True)
             self.result = None
 
+    # News of others
+
+    def look_for_news(self) -> None:
+        """Show corrections and results that other programs have written; cheap enough to be called every second."""
+        if self.result is None:
+            return
+        self.result.look_if_changed()
+        if not (self.state.busy or self._loading.busy or self._watching.busy):
+            job = ThreadJob(_is_replaced, self.result)
+            self._watching.start(job, done=partial(self._on_watched, self.result))
+
+    def _on_watched(self, result: ResultView, replaced: bool) -> None:
+        """Take over at the second look: this window itself may just have put another result in place."""
+        self._looks_without = self._looks_without + 1 if replaced and result is self.result else 0
+        if self._looks_without > 1 and not (self.state.busy or self._loading.busy):
+            self._looks_without = 0
+            show_info(f"Another program has segmented {self._view.slide.name} anew: its result is shown.")
+            self.choose_study(self.study_folder)
+
     # News of the slide
 
     def _on_moved(self) -> None:
@@ -429,6 +449,14 @@ class TeacherControl:
 class _LoadRequest:
     folder: Path
     fingerprint: str
+
+
+def _is_replaced(result: ResultView, _control: JobControl) -> bool:
+    """Whether another complete run is where a result's run was."""
+    if result.run.folder.exists() or not result.entry.folder.exists():
+        return False
+    run = result.entry.run
+    return run is not None and run.record.state is RunState.COMPLETE
 
 
 def _load(request: _LoadRequest, control: JobControl) -> _Loaded | None:
