@@ -166,15 +166,14 @@ class SlideWidget(SlidePanel):
         view = self.view
         nothing = NO_SLIDE if view is None else ""
         self.sample_button.setVisible(view is None)
-        for widget in (self.mpp_box, self.threshold, self.smallest, self.blur):
-            widget.setEnabled(view is not None)
+        for widget in (self.mpp_box, self.threshold, self.smallest, self.pictures):
+            allow(widget, nothing)
         allow(self.pen, nothing, "Pen ink is set aside: no tumour is looked for there")
         allow(self.focus, nothing, "What is out of focus is set aside: no tumour is looked for there")
         allow(self.mpp_button, nothing, "Take this pixel size; every layer of the slide moves along")
         allow(self.find_button, nothing, "Tells tissue from glass, pen ink and blur; again stops it")
         allow(self.icc, nothing)
         allow(self.picture_button, nothing)
-        self.pictures.setEnabled(view is not None)
         if view is None:
             for name in FACTS:
                 self.facts.set(name, "")
@@ -257,7 +256,7 @@ class SlideWidget(SlidePanel):
     def _set_tissue(self, **settings: Any) -> None:
         if self.view is not None:
             self.view.tissue.set(**settings)
-        self.blur.setEnabled(self.focus.isChecked())
+        self._show_blur()
 
     def _show_tissue(self) -> None:
         tissue = None if self.view is None else self.view.tissue
@@ -277,10 +276,14 @@ class SlideWidget(SlidePanel):
         self.threshold.show_value(settings.threshold_offset)
         self.smallest.show_value(settings.min_area_um2 / 1e6)
         self.blur.show_value(settings.focus_sensitivity)
-        self.blur.setEnabled(self.view is not None and settings.focus)
         for box, on in ((self.pen, settings.pen), (self.focus, settings.focus)):
             with silent(box):
                 box.setChecked(on)
+        self._show_blur()
+
+    def _show_blur(self) -> None:
+        unmarked = "" if self.focus.isChecked() else "Tick the box above: areas out of focus are not marked"
+        allow(self.blur, NO_SLIDE if self.view is None else unmarked)
 
 
 def describe(slide: Slide) -> dict[str, str]:
