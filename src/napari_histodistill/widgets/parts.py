@@ -56,7 +56,7 @@ BUTTONS_WIDTH = 56
 """px beside the text of a box for numbers."""
 SWATCH, EDGE = 12, "#8f979e"
 """px a side, and the colour of the edge, of a square of a colour."""
-TAB_STYLE = "QTabBar::tab { padding: 3px; }"
+TAB_STYLE = "QTabBar::tab { padding: 3px 2px; }"
 """So that the names of all docks have room side by side."""
 
 
@@ -98,7 +98,13 @@ class Panel(QScrollArea):
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """As wide as the sections need, up to a part of a small screen; beyond that it scrolls."""
         needed = self.body.minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width() + 4
-        return QSize(max(MINIMUM_WIDTH, min(needed, LARGEST_MINIMUM)), 120)
+        return QSize(max(MINIMUM_WIDTH, min(max(needed, self._width_of_tabs()), LARGEST_MINIMUM)), 120)
+
+    def _width_of_tabs(self) -> int:
+        """What the bar that holds the tab of this panel needs to show all of them; 0 without one."""
+        bars = self.window().findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly)
+        mine = [bar for bar in bars if self.step[1] in map(bar.tabText, range(bar.count()))]
+        return max((int(bar.sizeHint().width()) for bar in mine), default=0)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """When first shown, share the place of the other panels in tabs: side by side all would be too low."""
@@ -129,6 +135,7 @@ class Panel(QScrollArea):
             bar.setElideMode(Qt.TextElideMode.ElideNone)  # names that are whole, and arrows to those beyond
             bar.setUsesScrollButtons(True)
             bar.setStyleSheet(TAB_STYLE)
+        self.updateGeometry()  # there is a tab more
         dock.raise_()
 
     @property
