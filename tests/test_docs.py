@@ -78,6 +78,22 @@ def test_the_site_has_the_public_names(site):
     assert [name for name in names if f'id="napari_histodistill.{name}"' not in text] == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_pages_outside_the_site_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)#?([^)\s]*)\)", (ROOT / page).read_text("utf-8"))
+    gone = [path for path, _ in links if not (ROOT / path).exists()]
+    headings = {
+        path: re.findall(r"^#+ (.+)$", (ROOT / path).read_text("utf-8"), re.MULTILINE) for path, at in links if at
+    }
+    gone += [f"{path}#{at}" for path, at in links if at and at not in map(anchor, headings[path])]
+    assert gone == []
+
+
+def anchor(heading: str) -> str:
+    """What the site calls a heading."""
+    return re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip())
+
+
 def test_model_cards_are_current():
     script = ROOT / "scripts" / "model_cards.py"
     assert subprocess.run([sys.executable, str(script), "--check"], check=False).returncode == 0, f"run {script.name}"

@@ -50,7 +50,7 @@ STROKES: Final[dict[str, list[list[list[Place]]]]] = {
 }
 """What is painted each time that a value is chosen: on hollows that the mask leaves out, and on what is no tumour."""
 PATIENCE_S: Final = 900.0
-ALIKE: Final = 0.97
+ALIKE: Final = 0.99
 """Share of the pixels that must look the same in the exported picture and in that of the page."""
 
 
