@@ -17,13 +17,13 @@ from napari_histodistill.distill.rounds import Round, Rounds
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled
 from napari_histodistill.mil.settings import Epoch
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict import TileDone
 from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.labels import NORMAL, TUMOUR
 from napari_histodistill.study import SlideLabel, Study
 from napari_histodistill.viewer.distil import DistilState, Scope
 from napari_histodistill.viewer.layers import Role, add_layer, slide_layer
-from napari_histodistill.viewer.result import MaskSettings
 from napari_histodistill.viewer.slides import SlideViews
 
 SHAPE = (550, 752)

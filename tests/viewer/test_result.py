@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.slide import open_slide
 from napari_histodistill.study import RunState, Study
 from napari_histodistill.viewer.layers import Role, add_layer, slide_layer
@@ -135,14 +136,14 @@ def test_an_undone_stroke_is_no_correction_on_disk(window, opened, study):
 
 
 def test_a_new_threshold_is_kept_in_the_study(window, opened, study):
-    opened.teacher.set_mask(threshold=0.75, smoothing_um=4.0)
+    opened.teacher.set_mask(threshold=0.75, smoothing_um=4.0, support=0.3)
     entry = Study.open(study).slides()[0]
     window.wait(lambda: (entry.run.record.summary or {}).get("threshold") == 0.75, seconds=20)
     assert entry.run.record.state is RunState.COMPLETE
     assert np.mean(entry.pseudo_mask()[:] == 1) == pytest.approx(0.25, abs=0.01)
     opened.teacher.choose_study(study)
     window.wait(lambda: opened.teacher.result is not None)
-    assert opened.teacher.mask_settings.threshold == 0.75
+    assert opened.teacher.mask_settings == MaskSettings(0.75, 4.0, 0.3)
 
 
 def test_edited_tissue_takes_the_mask_along_on_disk_too(window, opened, study):
@@ -166,7 +167,7 @@ def test_blocks_appear_as_they_land(window, opened, study):
     run = entry.new_run({"again": True})
     run.record.state = RunState.PARTIAL
     run.save()
-    from napari_histodistill.viewer.result import MaskSettings, ResultView
+    from napari_histodistill.viewer.result import ResultView
 
     opened.teacher.close()
     for role in (Role.PSEUDO_MASK, Role.PROBABILITY):

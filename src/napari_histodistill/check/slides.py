@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.check.arrays import damaged_chunks, settle_coarse, settle_heads
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict.predict import write_pseudo_mask
 from napari_histodistill.slide.grid import WorkingGrid
 from napari_histodistill.study import NO_CORRECTION, Pyramid, Run, RunState, StudySlide, audit, review
@@ -250,10 +251,10 @@ def _check_mask(inspection: Inspection, entry: StudySlide, run: Run, control: Jo
         if not complete:
             return
         try:
-            threshold, smoothing = float(summary["threshold"]), float(summary["smoothing_um"])
+            settings = MaskSettings.of_record(summary)
         except (KeyError, TypeError, ValueError) as error:
             raise StudyError("its threshold is not known: open the slide in napari and move the threshold") from error
-        write_pseudo_mask(entry, run, threshold, smoothing, control)
+        write_pseudo_mask(entry, run, settings, control)
 
     if problem:
         inspection.found(folder, problem, "compute it anew from the probabilities", mend)

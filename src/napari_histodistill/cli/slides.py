@@ -16,6 +16,7 @@ from napari_histodistill.cli.options import (
     slide_argument,
     smoothing_option,
     split_exports,
+    support_option,
     threads_option,
     threshold_option,
 )
@@ -57,6 +58,7 @@ def info(slide: Path, mpp: float | None, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Run although the slide is coarser than the model can use.")
 @threshold_option
 @smoothing_option
+@support_option
 @click.option(
     "--export",
     "exports",

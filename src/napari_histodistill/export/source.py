@@ -7,7 +7,7 @@ layer in napari, is one more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import zarr
 
     from napari_histodistill.jobs import JobControl
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.slide.grid import WorkingGrid
     from napari_histodistill.study import Run, StudySlide
 
@@ -257,16 +258,16 @@ def _corrections(entry: StudySlide) -> Source:
     return Source("corrections", place, strips, _provenance(entry, "corrections"), None, lambda: entry.slide_path)
 
 
-def provenance_of(
-    entry: StudySlide, run: Run, threshold: float | None = None, smoothing_um: float | None = None
-) -> Provenance:
-    """What made a run's pseudo-mask, with the threshold and smoothing it was written with unless others are given."""
+def provenance_of(entry: StudySlide, run: Run, settings: MaskSettings | None = None) -> Provenance:
+    """What made a run's pseudo-mask, with the settings it was written with unless others are given."""
     summary = run.record.summary or {}
+    made_with = summary if settings is None else asdict(settings)
     return replace(
         _provenance(entry, "pseudo"),
         model=run.record.settings.get("model"),
-        threshold=summary.get("threshold") if threshold is None else threshold,
-        smoothing_um=summary.get("smoothing_um") if smoothing_um is None else smoothing_um,
+        threshold=made_with.get("threshold"),
+        smoothing_um=made_with.get("smoothing_um"),
+        support=made_with.get("support"),
         options={"unreadable": summary.get("unreadable", 0)},
     )
 

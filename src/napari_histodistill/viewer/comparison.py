@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_histodistill.jobs import JobControl, Progress
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.study import Run
     from napari_histodistill.viewer.editing import Mask, Window
-    from napari_histodistill.viewer.result import MaskSettings, ResultView
+    from napari_histodistill.viewer.result import ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
 
 NOTHING: Final[tuple[int, ...]] = ()
@@ -77,8 +78,7 @@ def _masks_of(run: Run, request: CompareRequest) -> MaskRequest:
     return MaskRequest(
         run.probability.levels[0],
         result.tissue_on_grid(run),
-        settings.threshold,
-        settings.smoothing_um,
+        settings,
         result.entry.grid.pixel_size_um,
         (),
     )

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill import Preview
     from napari_histodistill.jobs import Progress
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.study import Run
     from napari_histodistill.viewer.editing import Mask, Window
-    from napari_histodistill.viewer.result import MaskSettings, ResultView
+    from napari_histodistill.viewer.result import ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
 
 
@@ -137,8 +138,7 @@ class PredictionView:
             0,
             height,
             width,
-            settings.threshold,
-            settings.smoothing_um,
+            settings,
             self._result.entry.grid.pixel_size_um,
         )
         self._lay_over(window)
@@ -207,8 +207,7 @@ class PredictionView:
         request = MaskRequest(
             self._run.probability.levels[0],
             tissue,
-            settings.threshold,
-            settings.smoothing_um,
+            settings,
             self._result.entry.grid.pixel_size_um,
             tuple(windows),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,13 +18,14 @@ from psygnal import Signal
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled, JobControl, JobState, ProcessJob, ThreadJob
 from napari_histodistill.nets import ModelCard, read_card
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict import PredictRequest, PredictSummary, TileDone, predict_slide
 from napari_histodistill.predict.predict import COARSEST
 from napari_histodistill.slide.cache import cache_folder
 from napari_histodistill.study import Run, RunState, SavedTissue, Study, StudyError, StudySlide
 from napari_histodistill.viewer.editing import window_of
 from napari_histodistill.viewer.geometry import view_centre
-from napari_histodistill.viewer.result import MaskSettings, ResultView
+from napari_histodistill.viewer.result import ResultView
 from napari_histodistill.viewer.saving import SavedCorrections, read_corrections
 from napari_histodistill.viewer.work import Latest, tell
 
@@ -109,7 +110,7 @@ class TeacherControl:
         self._landed: list[Window] = []
         """Windows of the current run that landed before it was on screen."""
         self._work, self._loading, self._opening = (Latest(view.runner) for _ in range(3))
-        self.mask_settings = MaskSettings(0.5, 0.0)
+        self.mask_settings = MaskSettings(0.5)
         view.moved.connect(self._on_moved)
         view.tissue.changed.connect(self._on_tissue_state)
         view.tissue.mask_changed.connect(self._on_tissue_mask)
@@ -148,7 +149,7 @@ class TeacherControl:
             return
         self.model, self.card = model, card
         if self.result is None:
-            self.mask_settings = MaskSettings(card.threshold, card.smoothing_um)
+            self.mask_settings = card.mask_settings
         else:
             self._stale = True
         self.changed.emit()
@@ -176,12 +177,9 @@ class TeacherControl:
         self._close_result()
         self.changed.emit()
 
-    def set_mask(self, *, threshold: float | None = None, smoothing_um: float | None = None) -> None:
-        """Change threshold or smoothing; a result follows at once."""
-        self.mask_settings = MaskSettings(
-            self.mask_settings.threshold if threshold is None else threshold,
-            self.mask_settings.smoothing_um if smoothing_um is None else smoothing_um,
-        )
+    def set_mask(self, **changes: float) -> None:
+        """Change some of `MaskSettings`; a result follows at once."""
+        self.mask_settings = replace(self.mask_settings, **changes)
         if self.result is not None:
             self.result.set(self.mask_settings)
 
@@ -268,8 +266,7 @@ class TeacherControl:
             resume=self._resume,
             force=self._too_coarse(),
             center=(y / self._mpp[0] + 0.5, x / self._mpp[1] + 0.5),
-            threshold=self.mask_settings.threshold,
-            smoothing_um=self.mask_settings.smoothing_um,
+            **asdict(self.mask_settings),
         )
         return _Preparation(request, self._view.slide, 2 * self.card.mpp, self._view.tissue.saved_form())
 
@@ -339,7 +336,7 @@ class TeacherControl:
                 self._on_opened(loaded)
             assert self.result is not None
             self.result.complete(loaded.run)
-            if self.mask_settings != MaskSettings(summary.threshold, summary.smoothing_um):
+            if self.mask_settings != MaskSettings(summary.threshold, summary.smoothing_um, summary.support):
                 self.result.set(self.mask_settings)
         self.changed.emit()
 
@@ -386,7 +383,7 @@ class TeacherControl:
             mask = saved.mask
         summary = loaded.run.record.summary
         if summary:
-            self.mask_settings = MaskSettings(float(summary["threshold"]), float(summary["smoothing_um"]))
+            self.mask_settings = MaskSettings.of_record(summary)
         self.result = ResultView(self._view, loaded.entry, loaded.run, mask, loaded.corrections, self.mask_settings)
         self.result.figures_changed.connect(self._on_result_news)
         self.result.saved.connect(self._on_result_news)

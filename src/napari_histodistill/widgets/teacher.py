@@ -146,8 +146,16 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
             "Smooth over (µm)", 0, 100, 1, "Evens out the mask: small spots go, outlines get rounder.", decimals=0
         )
         self.smoothing.changed.connect(lambda um: self._do(lambda teacher: teacher.set_mask(smoothing_um=um)))
+        self.support = Slider(
+            "Support by the surroundings",
+            0,
+            0.95,
+            0.01,
+            "Tumour needs this score around it: lone spots in tissue that looks normal go. 0: none needed.",
+        )
+        self.support.changed.connect(lambda score: self._do(lambda teacher: teacher.set_mask(support=score)))
         self.figures = Facts(FIGURES)
-        for widget in (self.threshold, self.smoothing, self.figures):
+        for widget in (self.threshold, self.smoothing, self.support, self.figures):
             section.addWidget(widget)
 
     def _build_corrections(self) -> None:
@@ -255,11 +263,12 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
         allow(self.show_mask, none, "Tumour in green, what is ignored in grey")
         allow(self.show_probability, none, "What the model says, from yellow to red")
         allow(self.correct_button, none, "Opens the Correct widget: brush, lasso, undo, outlines")
-        for slider in (self.threshold, self.smoothing):
+        for slider in (self.threshold, self.smoothing, self.support):
             allow(slider, "" if teacher is not None else NO_SLIDE)
         if teacher is not None:
             self.threshold.show_value(teacher.mask_settings.threshold)
             self.smoothing.show_value(teacher.mask_settings.smoothing_um)
+            self.support.show_value(teacher.mask_settings.support)
         for box, role in ((self.show_mask, Role.PSEUDO_MASK), (self.show_probability, Role.PROBABILITY)):
             layer = None if self.view is None else self.view.layer(role)
             with silent(box):
