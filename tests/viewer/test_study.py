@@ -511,3 +511,13 @@ def run_to_end(job):
             next(events)
         except StopIteration as end:
             return end.value
+
+
+@pytest.mark.parametrize("stem", ["n" * 250, "肺" * 83, "short"])
+def test_the_folder_of_a_study_has_a_name_that_file_systems_take(tmp_path, stem):
+    slide = tmp_path / f"{stem}.svs"
+    slide.touch()
+    folder = default_study_folder(slide)
+    assert folder.parent == tmp_path
+    assert stem.startswith(folder.name.removesuffix("-study"))
+    assert Study.create(folder).slides() == []

@@ -32,10 +32,8 @@ def made(pink_study):
 
 
 @pytest.fixture
-def dock(window):
-    widget = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Correct")[1]
-    window.settle()
-    return widget
+def dock(docked):
+    return docked("Correct")[0]
 
 
 @pytest.fixture

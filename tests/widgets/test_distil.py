@@ -75,10 +75,8 @@ def work(monkeypatch):
 
 
 @pytest.fixture
-def dock(window):
-    widget = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Distil")[1]
-    window.settle()
-    return widget
+def dock(docked):
+    return docked("Distil")[0]
 
 
 @pytest.fixture

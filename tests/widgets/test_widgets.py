@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 from qtpy.QtWidgets import QDialog, QDockWidget, QProgressBar, QTabBar
 
 from napari_histodistill.jobs import Progress
-from napari_histodistill.slide.synthetic import draw_slide, write_slide
+from napari_histodistill.slide.synthetic import draw_slide
 from napari_histodistill.study import RunState, Study
 from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
@@ -24,25 +24,14 @@ pytestmark = pytest.mark.viewer
 PLUGIN = "napari-histodistill"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="session")
-def drawn_path(tmp_path_factory):
-    """A generated slide of 2,048 x 3,072 px."""
-    path = tmp_path_factory.mktemp("drawn") / "drawn.tiff"
-    write_slide(draw_slide((2048, 3072)), path)
-    return path
+@pytest.fixture
+def drawn_path(drawn):
+    return drawn(2048, 3072)
 
 
 @pytest.fixture
-def widgets(window):
-    """Both widgets, docked the way the menu does it."""
-    docked = [window.viewer.window.add_plugin_dock_widget(PLUGIN, name)[1] for name in ("Slide", "Teacher")]
-    window.settle()
-    return docked
+def widgets(docked):
+    return docked("Slide", "Teacher")
 
 
 def open_slide_in(window, path, study=None):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from napari_histodistill.cli.console import print_result, run_shown
+from napari_histodistill.cli.console import EXIT_SOME_FAILED, print_result, run_shown
 from napari_histodistill.cli.options import (
     device_option,
     json_option,
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from napari_histodistill.jobs import Progress
     from napari_histodistill.predict import PredictRequest
-
-EXIT_SOME_FAILED = 1
-"""Exit code where some slides of several failed."""
 
 
 @click.command()

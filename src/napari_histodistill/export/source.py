@@ -212,15 +212,20 @@ def _prediction(entry: StudySlide, round_number: int | None) -> Source:
     wanted = newest[-1:] if round_number is None else [n for n in newest if int(n.split("-")[1]) == round_number]
     run = entry.prediction(wanted[0]) if wanted else None
     if run is None:
-        there = ", ".join(str(int(name.split("-")[1])) for name in newest)
+        there = " and ".join(_in_words(int(name.split("-")[1])) for name in newest)
         raise ExportError(
-            f"The study holds no prediction of round {round_number} for this slide: there are rounds {there}."
+            f"The study holds no prediction of {_in_words(round_number)} for this slide: choose from {there}."
             if newest and round_number is not None
             else "The study holds no round of distillation, so there is no prediction yet: export the pseudo-mask "
             "('pseudo'), or distil first."
         )
     source = _mask_of(entry, run, "prediction")
     return replace(source, provenance=replace(source.provenance, round=int(wanted[0].split("-")[1])))
+
+
+def _in_words(round_number: int) -> str:
+    """A round as people call it; what the first teacher said is kept under the number 0."""
+    return f"round {round_number}" if round_number else "the first teacher"
 
 
 def _mask_of(entry: StudySlide, run: Run, what: str) -> Source:
@@ -236,7 +241,10 @@ def _mask_of(entry: StudySlide, run: Run, what: str) -> Source:
         return entry.mask_blocks(run, rows)
 
     def check() -> None:
-        now = document.stat()
+        try:
+            now = document.stat()
+        except FileNotFoundError as error:
+            raise ExportError(f"{document.parent} is no longer there: export it again.") from error
         if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
             raise ExportError("The mask was changed while it was exported: export it again.")
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from psygnal import Signal
 
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import ThreadJob
 from napari_histodistill.predict.uncertainty import UncertaintyMap, places_to_look_at, uncertainty_map
-from napari_histodistill.study.review import Seen, read_seen, write_seen
+from napari_histodistill.study.review import Seen, change_seen, read_seen
 from napari_histodistill.viewer.geometry import fly_to
 from napari_histodistill.viewer.layers import Role, add_layer, place_layer, uncertainty_layer
 from napari_histodistill.viewer.shown import Shown, shown_prediction, why_none
 from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.predict.uncertainty import Place
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from napari_histodistill.viewer.result import ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
 
+Change: TypeAlias = Callable[[Seen], Seen]
 SHARE: Final = 0.5
 """Of the canvas, that a place takes up."""
 
@@ -94,7 +97,8 @@ class ReviewControl:
         self._map: UncertaintyMap | None = None
         self._seen: Seen | None = None
         self._trail: list[Place] = []
-        self._wanted = self._going = self._unkept = False
+        self._wanted = self._going = False
+        self._unkept: list[Change] = []
         self._work, self._keeping = Latest(view.runner), Latest(view.runner)
         view.teacher.changed.connect(self._on_news)
         view.distil.changed.connect(self._on_news)
@@ -162,8 +166,8 @@ class ReviewControl:
     def skip(self) -> None:
         """Close this place for good, also for later rounds, and fly on."""
         if self.place is not None and self._seen is not None:
-            self._seen = self._seen.with_skipped((self.place.y, self.place.x))
-            self._keep()
+            where = (self.place.y, self.place.x)
+            self._note(lambda seen: seen.with_skipped(where))
             self.next()
 
     def back(self) -> None:
@@ -174,8 +178,7 @@ class ReviewControl:
     def begin_anew(self) -> None:
         """Open all places again, the skipped ones too."""
         if self._seen is not None:
-            self._seen = Seen()
-            self._keep()
+            self._note(lambda _seen: Seen())
         self._leave()
         self.changed.emit()
 
@@ -224,11 +227,9 @@ class ReviewControl:
     # The tour
 
     def _arrive(self, place: Place, shown: Shown) -> None:
-        assert self._seen is not None
         self.left = max(0, (self.left or 0) - 1)
         self._trail.append(place)
-        self._seen = self._seen.with_visited(shown.key, (place.y, place.x))
-        self._keep()
+        self._note(lambda seen: seen.with_visited(shown.key, (place.y, place.x)))
         self._go(place)
 
     def _go(self, place: Place) -> None:
@@ -255,21 +256,27 @@ class ReviewControl:
         if layer is not None:
             self._view.viewer.layers.remove(layer)
 
+    def _note(self, change: Change) -> None:
+        """Change where one has looked, here and, beside the changes of other windows, on disk."""
+        self._seen = change(self._seen or Seen())
+        self._unkept.append(change)
+        self._keep()
+
     def _keep(self) -> None:
-        if self._result is None or self._seen is None:
-            return
-        self._unkept = self._keeping.busy
-        if not self._unkept:
-            request = _KeepRequest(self._result.entry, self._seen)
-            self._keeping.start(ThreadJob(_keep_seen, request), done=self._on_kept, failed=self._on_not_kept)
+        if self._result is not None and self._unkept and not self._keeping.busy:
+            request = _KeepRequest(self._result.entry, tuple(self._unkept))
+            failed = partial(self._on_not_kept, len(self._unkept))
+            self._keeping.start(ThreadJob(_keep_seen, request), done=self._on_kept, failed=failed)
 
-    def _on_kept(self, _result: None) -> None:
-        if self._unkept:
-            self._keep()
+    def _on_kept(self, kept: _Kept) -> None:
+        del self._unkept[: kept.changes]
+        self._seen = _changed(kept.seen, self._unkept)
+        self._keep()
 
-    def _on_not_kept(self, error: Exception) -> None:
+    def _on_not_kept(self, changes: int, error: Exception) -> None:
         tell(error)
-        self._on_kept(None)
+        if len(self._unkept) > changes:
+            self._keep()
 
     # News
 
@@ -293,13 +300,14 @@ class ReviewControl:
         self.changed.emit()
 
     def _finish_keeping(self) -> None:
+        """Have everything on disk; what was on its way there may be written again, which changes nothing."""
         self._keeping.finish()
-        if self._unkept and self._result is not None and self._seen is not None:
-            self._unkept = False
+        if self._unkept and self._result is not None:
             try:
-                write_seen(self._result.entry.folder, self._seen)
+                change_seen(self._result.entry.folder, partial(_changed, changes=tuple(self._unkept)))
             except HistodistillError as error:
                 tell(error)
+        self._unkept = []
 
     def close(self) -> None:
         """Stop looking; where one has looked is on disk when this returns."""
@@ -310,12 +318,25 @@ class ReviewControl:
 @dataclass(frozen=True)
 class _KeepRequest:
     entry: StudySlide
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is on disk now, and how many changes of this window are in it."""
+
     seen: Seen
+    changes: int
 
 
-def _keep_seen(request: _KeepRequest, control: JobControl) -> None:
+def _keep_seen(request: _KeepRequest, control: JobControl) -> _Kept:
     control.progress(0, 0, "Keeping where you looked")
-    write_seen(request.entry.folder, request.seen)
+    seen = change_seen(request.entry.folder, partial(_changed, changes=request.changes))
+    return _Kept(seen, len(request.changes))
+
+
+def _changed(seen: Seen, changes: Iterable[Change]) -> Seen:
+    return reduce(lambda before, change: change(before), changes, seen)
 
 
 KEYS: Final[dict[str, tuple[str, Callable[[ReviewControl], None]]]] = {

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from napari_histodistill.viewer.slides import OpenSlideView
 
 BUNDLED: Final = "bundled"
+LONGEST_STEM: Final = 200
+"""Bytes of a slide's name in that of its study; file systems take 255 in all."""
 
 
 class TeacherState(enum.Enum):
@@ -463,7 +465,9 @@ def _prepare(preparation: _Preparation, control: JobControl) -> PredictRequest:
 
 def default_study_folder(slide: Path) -> Path:
     """Folder beside the slide where that can be written, otherwise in the user's documents."""
-    beside = slide.parent
+    beside, stem = slide.parent, slide.stem
+    while len(os.fsencode(stem)) > LONGEST_STEM:
+        stem = stem[:-1]
     if os.access(beside, os.W_OK) and not beside.is_relative_to(cache_folder()):
-        return beside / f"{slide.stem}-study"
-    return platformdirs.user_documents_path() / "HistoDistill" / f"{slide.stem}-study"
+        return beside / f"{stem}-study"
+    return platformdirs.user_documents_path() / "HistoDistill" / f"{stem}-study"

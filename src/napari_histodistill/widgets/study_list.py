@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QAbstractItemView, QComboBox, QListView, QStyle, QSty
 
 from napari_histodistill.study import SlideLabel
 from napari_histodistill.viewer.colours import TUMOUR_COLOUR
+from napari_histodistill.widgets.dropping import TakesFiles
 from napari_histodistill.widgets.parts import plain_tip
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     from qtpy.QtCore import QAbstractItemModel
     from qtpy.QtGui import (
-        QDragEnterEvent,
-        QDragMoveEvent,
-        QDropEvent,
         QFontMetrics,
         QHideEvent,
         QKeyEvent,
@@ -223,7 +221,7 @@ class RowPainter(QStyledItemDelegate):
         editor.setGeometry(self.chip(option).adjusted(0, -2, 24, 2))
 
 
-class SlideList(QListView):
+class SlideList(TakesFiles, QListView):
     """The list; says which rows are visible, and takes files that are dropped on it.
 
     Attributes
@@ -294,6 +292,10 @@ class SlideList(QListView):
 
     # Qt's events
 
+    def take(self, paths: list[Path]) -> None:
+        """Tell what was dropped."""
+        self.dropped.emit(paths)
+
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
         """The keys of a list, and Delete."""
         if event.key() == Qt.Key.Key_Delete:
@@ -316,35 +318,11 @@ class SlideList(QListView):
         super().hideEvent(event)
         self._look_soon.start()
 
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 - Qt's name
-        """Take files and folders."""
-        accept_files(event)
-
-    def dragMoveEvent(self, event: QDragMoveEvent) -> None:  # noqa: N802 - Qt's name
-        """Take them wherever they are held."""
-        accept_files(event)
-
-    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802 - Qt's name
-        """Tell what was dropped."""
-        self.dropped.emit(dropped_paths(event))
-        event.acceptProposedAction()
-
 
 def row_height(letters: QFontMetrics) -> int:
     """Height of a row in px, for four lines."""
     lines: int = letters.height()
     return max(ROW_HEIGHT, 4 * (lines + 3) + 2 * GAP)
-
-
-def accept_files(event: QDragEnterEvent | QDragMoveEvent) -> None:
-    """Take a drag that brings files of this machine."""
-    if dropped_paths(event):
-        event.acceptProposedAction()
-
-
-def dropped_paths(event: QDropEvent) -> list[Path]:
-    """The files and folders that a drag brings."""
-    return [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
 
 
 def _write(painter: QPainter, place: QRect, text: str, font: QFont, colour: QColor) -> None:
