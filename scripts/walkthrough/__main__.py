@@ -18,8 +18,9 @@ from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.grid import WorkingGrid
 from walkthrough.bare import BARE, beyond_bare, longest_holds
 from walkthrough.beside import SIZE, bare_holds, painting
+from walkthrough.docks import PANELS
 from walkthrough.hand import Hand
-from walkthrough.story import NORMAL, PANELS, TUMOUR, Plan, Story
+from walkthrough.story import NORMAL, TUMOUR, Plan, Story
 from walkthrough.watchdog import MemoryGauge, Watchdog
 
 SMALL = (1366, 768)

@@ -222,7 +222,7 @@ def test_the_state_of_a_slide_in_words(session, study, slides):
     slides[0] = shutil.move(slides[0], str(slides[0]) + ".away")
     study._looked_at.clear()
     study.refresh()
-    assert session.words("1.tiff") == "missing: moved, predicted, corrected: 1 stroke, rounds done: 2"
+    assert session.words("1.tiff") == "missing: moved, corrected: 1 stroke, rounds: 2"
     assert session.row("1.tiff").overview.figures.tumour_percent == 100
     assert session.words("2.tiff") == "not opened yet"
 

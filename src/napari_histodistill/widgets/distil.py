@@ -19,7 +19,6 @@ from qtpy.QtWidgets import (
     QSpinBox,
     QTableWidgetItem,
 )
-from superqt import QCollapsible
 
 from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.study import SlideLabel
@@ -38,6 +37,7 @@ from napari_histodistill.widgets.parts import (
     Banner,
     WrappedLabel,
     allow,
+    fold,
     narrow,
     row,
     show_progress,
@@ -131,7 +131,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
         form.addRow("Learn from", self.scope)
         form.addRow("Rounds", self.rounds)
         section.addLayout(form)
-        self.more = QCollapsible("More settings")
+        self.more = fold("More settings")
         self.form = MoreSettings()
         self.form.changed.connect(self._show_meaning)
         self.meaning = Banner(INFO)
@@ -179,7 +179,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
 
     def _build_rounds(self) -> None:
         section = self.section("History")
-        self.table = table_of(COLUMNS, COLUMN_TIPS, fitted=1, height=TABLE_HEIGHT)
+        self.table = table_of("History of the rounds", COLUMNS, COLUMN_TIPS, fitted=1, height=TABLE_HEIGHT)
         self.table.horizontalHeader().setMinimumSectionSize(40)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
@@ -295,7 +295,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
         reason = NO_SLIDE if control is None else control.reason
         self.reason.say("" if busy else reason)
         self.advice.say("" if control is None or reason or busy else control.advice)
-        for widget in (self.label, self.scope, self.rounds, self.more):
+        for widget in (self.label, self.scope, self.rounds, self.more, *self.form.boxes):
             allow(widget, "Wait until the rounds are over, or stop them" if busy else reason)
         allow(
             self.start_button,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtCore import QAbstractItemModel
     from qtpy.QtGui import (
+        QFontMetrics,
         QHideEvent,
         QKeyEvent,
         QResizeEvent,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 ROW_HEIGHT, PICTURE, GAP = 84, 72, 6
 CHIP: Final = QSize(82, 20)
+"""Least px of a row and of the label in it; larger letters take more."""
 LABELS: Final = {SlideLabel.TUMOUR: "tumour", SlideLabel.NORMAL: "normal", SlideLabel.UNKNOWN: "unknown"}
 LOOK_DELAY_MS: Final = 60
 """From the last scroll until the pictures of what is visible are asked for."""
@@ -119,9 +121,9 @@ class RowPainter(QStyledItemDelegate):
     label_chosen = Signal(object, object)
     """Index and `SlideLabel`."""
 
-    def sizeHint(self, _option: QStyleOptionViewItem, _index: QModelIndex) -> QSize:  # noqa: N802 - Qt's name
+    def sizeHint(self, option: QStyleOptionViewItem, _index: QModelIndex) -> QSize:  # noqa: N802 - Qt's name
         """All rows are as high, so that a long list need not be measured."""
-        return QSize(160, ROW_HEIGHT)
+        return QSize(160, row_height(option.fontMetrics))
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         """Picture at the left; name, state, areas and label at its side."""
@@ -147,11 +149,11 @@ class RowPainter(QStyledItemDelegate):
         for number, (what, font, colour) in enumerate(lines):
             place = QRect(text.left(), text.top() + number * line, text.width(), line)
             _write(painter, place, what, font, colour)
-        self._paint_chip(painter, self.chip(option.rect), row.label, option)
+        self._paint_chip(painter, self.chip(option), row.label, option)
         painter.restore()
 
     def _paint_picture(self, painter: QPainter, rect: QRect, picture: QPixmap | None, palette: QPalette) -> None:
-        frame = QRect(rect.left() + GAP, rect.top() + (ROW_HEIGHT - PICTURE) // 2, PICTURE, PICTURE)
+        frame = QRect(rect.left() + GAP, rect.top() + (rect.height() - PICTURE) // 2, PICTURE, PICTURE)
         if picture is None:
             painter.setPen(palette.color(QPalette.ColorRole.Mid))
             painter.drawRect(frame.adjusted(0, 0, -1, -1))
@@ -171,9 +173,12 @@ class RowPainter(QStyledItemDelegate):
         _write(painter, chip.adjusted(6, 0, -3, 0), f"{LABELS[label]} ▾", option.font, ink)
 
     @staticmethod
-    def chip(rect: QRect) -> QRect:
+    def chip(option: QStyleOptionViewItem) -> QRect:
         """Where the label of a row is painted, and chosen."""
-        return QRect(rect.left() + PICTURE + 2 * GAP, rect.bottom() - 4 - CHIP.height(), CHIP.width(), CHIP.height())
+        rect, letters = option.rect, option.fontMetrics
+        width = max(CHIP.width(), max(letters.horizontalAdvance(f"{text} ▾") for text in LABELS.values()) + 12)
+        height = max(CHIP.height(), letters.height() + 2)
+        return QRect(rect.left() + PICTURE + 2 * GAP, rect.bottom() - 4 - height, width, height)
 
     def editorEvent(  # noqa: N802 - Qt's name
         self, event: QEvent, model: QAbstractItemModel, option: QStyleOptionViewItem, index: QModelIndex
@@ -181,7 +186,7 @@ class RowPainter(QStyledItemDelegate):
         """A click on the label lets it be chosen."""
         view = option.widget
         position: Any = event
-        if event.type() == QEvent.Type.MouseButtonRelease and self.chip(option.rect).contains(position.pos()):
+        if event.type() == QEvent.Type.MouseButtonRelease and self.chip(option).contains(position.pos()):
             view.edit(index)
             return True
         handled: bool = super().editorEvent(event, model, option, index)
@@ -213,7 +218,7 @@ class RowPainter(QStyledItemDelegate):
         self, editor: QWidget, option: QStyleOptionViewItem, _index: QModelIndex
     ) -> None:
         """The box lies where the label is painted."""
-        editor.setGeometry(self.chip(option.rect).adjusted(0, -2, 24, 2))
+        editor.setGeometry(self.chip(option).adjusted(0, -2, 24, 2))
 
 
 class SlideList(TakesFiles, QListView):
@@ -272,8 +277,9 @@ class SlideList(TakesFiles, QListView):
         """The rows that are on screen."""
         if not self.isVisible():
             return ()
-        first = self.verticalScrollBar().value() // ROW_HEIGHT
-        count = self.viewport().height() // ROW_HEIGHT + 2
+        height = row_height(self.fontMetrics())
+        first = self.verticalScrollBar().value() // height
+        count = self.viewport().height() // height + 2
         return self.slides.rows[first : first + count]
 
     def _look(self) -> None:
@@ -311,6 +317,12 @@ class SlideList(TakesFiles, QListView):
         """Nothing of it is."""
         super().hideEvent(event)
         self._look_soon.start()
+
+
+def row_height(letters: QFontMetrics) -> int:
+    """Height of a row in px, for four lines."""
+    lines: int = letters.height()
+    return max(ROW_HEIGHT, 4 * (lines + 3) + 2 * GAP)
 
 
 def _write(painter: QPainter, place: QRect, text: str, font: QFont, colour: QColor) -> None:
