@@ -249,7 +249,8 @@ def test_the_layer_of_patches_is_hidden_between_two_times_of_labelling_and_used_
     assert (middle_of(session), camera_of(session.viewer).zoom) != before
     layer.data[4:9, 4:9] = TUMOUR
     view.audit.stop()
-    assert view.layer(Role.AUDIT) is layer
+    assert layer in layers
+    assert view.layer(Role.AUDIT) is None
     assert not layer.visible
     assert layers.selection.active is view.layer(Role.PSEUDO_MASK)
     assert (middle_of(session), camera_of(session.viewer).zoom) == before
@@ -350,6 +351,39 @@ def test_keys_of_correcting_paint_in_the_patch_and_make_no_correction(session):
     session.view.audit.stop()
     correct.paint(TUMOUR)
     assert session.view.layer(Role.PSEUDO_MASK).mode == "paint"
+
+
+def test_a_layer_of_patches_whose_eye_is_opened_takes_neither_strokes_nor_keys(session):
+    view = session.view
+    view.audit.draw(12)
+    layer = view.audit.layer
+    view.audit.paint(TUMOUR)
+    view.audit.stop()
+    session.runner.pass_time()
+    layer.visible = True  # by its eye in the list of layers, where it is still
+    assert (layer.mode, layer.editable) == ("pan_zoom", False)
+    view.correct.paint(TUMOUR)
+    mask = view.layer(Role.PSEUDO_MASK)
+    assert session.viewer.layers.selection.active is mask
+    mask.paint((50, 50), TUMOUR)
+    view.correct.undo()
+    assert not view.teacher.result.mask.has_edits
+    view.audit.label_next()
+    assert (view.audit.layer, layer.editable) == (layer, True)
+
+
+def test_a_difference_that_is_put_away_while_a_patch_is_judged_stays_away(session):
+    session.view.audit.draw(12)
+    session.view.audit.stop()
+    add_round(session, slice(0, 100))
+    prediction = session.control.prediction
+    prediction.show_difference(on=True)
+    difference = prediction.difference
+    session.view.audit.label_next()
+    assert not difference.visible
+    prediction.show_difference(on=False)
+    session.view.audit.stop()
+    assert not difference.visible
 
 
 def test_another_study_begins_anew(session, tmp_path):
