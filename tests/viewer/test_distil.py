@@ -310,6 +310,22 @@ def test_after_a_round_became_the_mask_the_first_teacher_is_still_what_it_was(se
     assert (session.view.teacher.result.mask.data[:, :376] == NORMAL).all()
 
 
+def test_a_slider_moved_just_before_a_round_becomes_the_mask_spoils_nothing(session):
+    session.start()
+    session.do("unverified", slice(0, 200))
+    session.finish()
+    told = []
+    notification_manager.notification_ready.connect(lambda notice: told.append(notice.message))
+    before = session.view.teacher.result
+    session.view.teacher.set_mask(threshold=0.7)
+    before._mask_all()  # what is written of it waits for the slider to rest
+    session.control.adopt(1)
+    session.runner.pass_time()
+    assert told == []
+    assert not before.run.folder.exists()
+    assert (session.view.teacher.result.mask.data[:, :200] == TUMOUR).all()
+
+
 def test_a_label_is_written_in_the_background_and_is_there_before_rounds_begin(session, monkeypatch):
     control, run = session.control, session.runner.start
     held = []

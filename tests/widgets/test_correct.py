@@ -79,6 +79,17 @@ def test_the_dock_that_the_teacher_opens_is_the_one_that_the_menu_knows(window, 
     assert len(window.viewer.window._qt_window.findChildren(CorrectWidget)) == 1
 
 
+def test_a_teacher_in_a_window_of_its_own_opens_no_second_dock(window, dock, made, open_result):
+    open_result(window, made)
+    teacher = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Teacher")[1]
+    window.settle()
+    teacher.dock.setFloating(True)
+    window.settle()
+    teacher.correct_button.click()
+    window.settle()
+    assert window.viewer.window._qt_window.findChildren(CorrectWidget) == [dock]
+
+
 def test_brush_eraser_confirmation_and_undo_across_reopening(window, dock, view, made, open_result):
     mask = view.teacher.result.mask
     dock.values.button(1).click()

@@ -325,11 +325,16 @@ class _KeepRequest:
 
 
 def _keep_mask(request: _KeepRequest, control: JobControl) -> None:
-    """Write a run's pseudo-mask anew, and with what tissue, threshold and smoothing it was made."""
+    """Write a run's pseudo-mask anew, and with what tissue, threshold and smoothing it was made.
+
+    A run that another one has replaced meanwhile is gone, and its mask with it.
+    """
     with request.entry.lock():
         if request.tissue is not None:
             mask, settings, edited = request.tissue
             request.entry.save_tissue(mask, settings=settings, edited=edited)
+        if not request.run.folder.exists():
+            return
         corrections = request.entry.all_corrections().journal_bytes
         figures = write_pseudo_mask(request.entry, request.run, request.settings, control)
         request.run.record.summary = {

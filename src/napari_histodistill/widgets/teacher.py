@@ -192,7 +192,8 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
 
     def _open_correct(self) -> None:
         """Show the Correct dock: the one that is open, else one of the name that napari's menu gives it."""
-        there = self.window().findChildren(CorrectWidget)
+        window = self.window() if self.dock is None else self.dock.parent()  # a dock may be in a window of its own
+        there = window.findChildren(CorrectWidget)
         panel = there[0] if there else CorrectWidget(self._viewer)
         dock = panel.dock if there else self._viewer.window.add_dock_widget(panel, name=CORRECT_DOCK)
         if dock is not None:
