@@ -295,6 +295,49 @@ def test_what_cannot_be_written_is_told_once_kept_and_written_later(session, stu
     assert entries[0].context == "run 0001"
 
 
+def replace_result(study):
+    """Put another result in place, as another program would."""
+    entry = Study.open(study).slides()[0]
+    run = entry.new_run({})
+    with run.replace_pseudo_mask():
+        pass
+    entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
+
+
+def test_a_result_of_another_program_waits_for_corrections_that_cannot_be_written_yet(session, study, monkeypatch):
+    def full(self, entries, known=0):
+        raise StudyError("The disk is full: free some.")
+
+    monkeypatch.setattr(corrections.Corrections, "append", full)
+    before = session.view.teacher.result
+    session.layer.paint((300, 100), 1)
+    replace_result(study)
+    for _ in range(3):
+        session.view.teacher.look_for_news()
+    assert session.mask.hand[300, 100] == 2
+    monkeypatch.undo()
+    session.runner.pass_time()
+    for _ in range(3):
+        session.view.teacher.look_for_news()
+    assert session.view.teacher.result is not before
+    assert session.mask.hand[300, 100] == 2
+
+
+def test_a_slide_that_is_removed_while_a_new_result_is_looked_for_stays_away(session, study, monkeypatch):
+    replace_result(study)
+    teacher, held = session.view.teacher, []
+    teacher.look_for_news()
+    monkeypatch.setattr(session.runner, "start", lambda job, **callbacks: held.append((job, callbacks)))
+    teacher.look_for_news()
+    monkeypatch.undo()
+    session.viewer.layers.clear()
+    session.runner.pass_time()
+    for job, callbacks in held:
+        session.runner.start(job, **callbacks)
+    session.runner.pass_time()
+    assert list(session.viewer.layers) == []
+
+
 def test_a_damaged_journal_is_told_when_the_study_is_opened(session, open_session, study):
     session.control.pick(Tool.BRUSH, 1)
     for x in (100, 150, 200):

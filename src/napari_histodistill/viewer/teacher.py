@@ -411,9 +411,9 @@ class TeacherControl:
             self._watching.start(job, done=partial(self._on_watched, self.result))
 
     def _on_watched(self, result: ResultView, replaced: bool) -> None:
-        """Take over at the second look: this window itself may just have put another result in place."""
+        """Take over at the second look, as this window may have put it there, once corrections here are on disk."""
         self._looks_without = self._looks_without + 1 if replaced and result is self.result else 0
-        if self._looks_without > 1 and not (self.state.busy or self._loading.busy):
+        if self._looks_without > 1 and result.all_saved and not (self.state.busy or self._loading.busy):
             self._looks_without = 0
             show_info(f"Another program has segmented {self._view.slide.name} anew: its result is shown.")
             self.choose_study(self.study_folder)
@@ -438,9 +438,8 @@ class TeacherControl:
 
     def close(self, *, wait: bool = False) -> None:
         """Stop the run and write what is not written; see `ResultView.close`."""
-        self._work.cancel()
-        self._loading.cancel()
-        self._opening.cancel()
+        for work in (self._work, self._loading, self._opening, self._watching):
+            work.cancel()
         if self.result is not None:
             self.result.close(wait=wait)
 
