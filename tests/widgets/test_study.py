@@ -173,9 +173,10 @@ def test_slides_that_are_dropped_together_with_a_study_go_into_it(window, dock, 
 def test_slides_that_are_dropped_with_a_study_that_cannot_be_opened_go_nowhere(window, dock, small, tmp_path):
     Study.create(tmp_path / "trial")
     dock.study.choose(tmp_path / "trial")
+    window.wait(lambda: dock.study.chosen)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "study.json").write_text("{")
     drop(dock, [tmp_path / "broken", *copies(small, tmp_path, 1)])
-    window.wait(lambda: not dock.study.busy and not dock.study.listing)
+    window.wait(lambda: not (dock.study._choosing.busy or dock.study.busy or dock.study.listing))
     assert dock.study.folder == tmp_path / "trial"
     assert Study.open(tmp_path / "trial").slides() == []

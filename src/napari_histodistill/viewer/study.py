@@ -125,20 +125,22 @@ class StudyControl:
         """Begin a study in a new or empty folder, with the open slides that have no study yet; or open one."""
         self._choose(ChooseRequest(folder.absolute(), new=True))
 
-    def choose(self, folder: Path) -> None:
-        """Make a study the one that slides go into; open slides that have no study yet come along."""
-        self._choose(ChooseRequest(folder.absolute()))
+    def choose(self, folder: Path, slides: Sequence[Path] = ()) -> None:
+        """Make a study the one that slides go into, those given at once; open slides without a study come along."""
+        self._choose(ChooseRequest(folder.absolute()), slides)
 
-    def _choose(self, request: ChooseRequest) -> None:
-        done = partial(self._on_chosen, request.folder)
+    def _choose(self, request: ChooseRequest, slides: Sequence[Path] = ()) -> None:
+        done = partial(self._on_chosen, request.folder, slides)
         self._choosing.start(ThreadJob(choose_study, request), done=done, failed=self._on_failed)
 
-    def _on_chosen(self, folder: Path, new: bool) -> None:
+    def _on_chosen(self, folder: Path, slides: Sequence[Path], new: bool) -> None:
         self._set(folder, chosen=True)
         self._bring_along()
         self._on_news()
         if new:
             self._add_views([view for view in self.strangers if view.study_folder.absolute() == self.folder])
+        if slides:
+            self.add(slides)
 
     def keep(self) -> None:
         """Stay with the study of the slide on screen, as if it had been chosen."""
@@ -247,14 +249,13 @@ class StudyControl:
         known = row.overview or Overview(tissue=True)
         steps = len(result.mask.undo_steps)
         complete = result.run.record.state is RunState.COMPLETE
-        counted = complete and result.figures.tissue_mm2 > 0
         return replace(
             known,
             predicted=complete,
             partial=not complete,
             strokes=steps if steps < UNDO_LIMIT else max(steps, known.strokes),
             rounds=max(known.rounds, len(view.distil.history.predicted) if view.has("distil") else 0),
-            figures=result.figures if counted else known.figures,
+            figures=result.figures if complete and result.figures.tissue_mm2 > 0 else known.figures,
         )
 
     def words(self, row: SlideRow) -> str:

@@ -178,12 +178,10 @@ class StudyWidget(TakesFiles, SlidePanel):
         studies = [path for path in paths if (path / "study.json").exists()]
         slides = [path for path in paths if path not in studies]
         if studies:
-            self.study.choose(studies[0])
-            if self.study.folder != studies[0].absolute():  # it cannot be opened, which was told
-                return
-        if self.study.folder is None:
+            self.study.choose(studies[0], slides)
+        elif self.study.folder is None:
             self.study.tell_to_choose()
-        elif slides:
+        else:
             self._add(slides)
 
     def _fill_recent(self) -> None:
