@@ -326,6 +326,19 @@ def test_a_slider_moved_just_before_a_round_becomes_the_mask_spoils_nothing(sess
     assert (session.view.teacher.result.mask.data[:, :200] == TUMOUR).all()
 
 
+def test_rounds_that_are_still_being_read_do_not_outlive_the_result(session, monkeypatch):
+    session.start()
+    session.do("unverified")
+    session.finish()
+    run, held = session.runner.start, []
+    monkeypatch.setattr(session.runner, "start", lambda job, **callbacks: held.append((job, callbacks)))
+    session.control.reload()
+    session.view.teacher.release()  # as an import does
+    for job, callbacks in held:
+        run(job, **callbacks)
+    assert session.control.history.rounds == ()
+
+
 def test_a_label_is_written_in_the_background_and_is_there_before_rounds_begin(session, monkeypatch):
     control, run = session.control, session.runner.start
     held = []

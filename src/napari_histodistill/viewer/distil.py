@@ -391,6 +391,7 @@ class DistilControl:
             self.progress, self._stopping, self._predicting, self._study = None, False, False, None
         if result is not self._result:
             self._finish_labelling()
+            self._loading.cancel()
             self.on_screen.begin(result)
             self._result, self.history = result, History()
             if result is not None:
