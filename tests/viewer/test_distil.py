@@ -326,6 +326,27 @@ def test_a_slider_moved_just_before_a_round_becomes_the_mask_spoils_nothing(sess
     assert (session.view.teacher.result.mask.data[:, :200] == TUMOUR).all()
 
 
+def test_a_comparison_follows_edited_tissue_and_the_support_of_the_mask(session):
+    session.start()
+    session.do("unverified", slice(0, 100))
+    session.do("unverified", slice(0, 300))
+    session.finish()
+    comparison = session.view.comparison
+    comparison.compare(1, 2)
+    session.runner.pass_time()
+    assert (comparison.data[:, 100:300] == 1).all()
+    tissue = np.ones((220, 300), np.uint8)
+    tissue[110:] = 0
+    session.view.teacher.result.tissue_changed(tissue)
+    session.runner.pass_time()
+    assert (comparison.data[:270, 100:300] == 1).all()
+    assert not comparison.data[280:].any()
+    session.view.teacher.set_mask(support=0.9)  # tumour needs it on both sides of its edge
+    session.runner.pass_time()
+    assert not comparison.data[:, 280:300].any()
+    assert (comparison.data[:200, 120:180] == 1).all()
+
+
 def test_rounds_that_are_still_being_read_do_not_outlive_the_result(session, monkeypatch):
     session.start()
     session.do("unverified")

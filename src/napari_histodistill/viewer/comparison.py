@@ -107,7 +107,7 @@ class Comparison:
         self.rounds = NOTHING
         self._folder: Path | None = None
         self._result: ResultView | None = None
-        self._settings: MaskSettings | None = None
+        self._made_with: tuple[MaskSettings, int] | None = None
         self._work = Latest(view.runner)
         self._shown = KeptLayer(view, Role.COMPARISON)
         view.teacher.changed.connect(self._on_change)
@@ -150,7 +150,7 @@ class Comparison:
         assert result is not None
         assert folder is not None
         older, newer = (PredictionRequest(result.entry, f"{folder.name}-{n:04d}", n) for n in self.rounds)
-        self._settings = result.settings
+        self._made_with = _made_with(result)
         layer = self.layer
         seen = visible_window(layer) if layer is not None else (slice(0, 1), slice(0, 1))
         request = CompareRequest((older, newer), result, result.settings, seen)
@@ -179,17 +179,21 @@ class Comparison:
             show_window(self.layer, window)
 
     def _on_change(self) -> None:
-        """Another result or distillation ends it; another threshold or smoothing is followed."""
+        """Another result or distillation ends it; other settings of the mask or tissue are followed."""
         if not self.rounds:
             return
         if self._view.teacher.result is not self._result or self._view.distil.history.folder != self._folder:
             self.hide()
-        elif self._result is not None and self._result.settings != self._settings:
+        elif self._result is not None and _made_with(self._result) != self._made_with:
             self._compute()
 
     def close(self) -> None:
         """Stop the work."""
         self._work.cancel()
+
+
+def _made_with(result: ResultView) -> tuple[MaskSettings, int]:
+    return result.settings, id(result.tissue_on_grid().mask)
 
 
 def round_name(number: int) -> str:
