@@ -326,6 +326,21 @@ def test_a_slider_moved_just_before_a_round_becomes_the_mask_spoils_nothing(sess
     assert (session.view.teacher.result.mask.data[:, :200] == TUMOUR).all()
 
 
+def test_a_round_becomes_the_mask_as_it_is_on_screen(session):
+    session.start()
+    session.do("unverified", slice(0, 300))
+    session.finish()
+    session.view.teacher.set_mask(threshold=0.4, smoothing_um=0.0, support=0.9)
+    session.runner.pass_time()
+    seen = session.layer.data.copy()
+    assert not (seen[:, 280:300] == TUMOUR).any()
+    session.control.adopt(1)
+    session.runner.pass_time()
+    np.testing.assert_array_equal(session.view.teacher.result.mask.data, seen)
+    assert session.view.teacher.mask_settings == MaskSettings(0.4, 0.0, 0.9)
+    np.testing.assert_array_equal(session.entry.pseudo_mask()[:], seen)
+
+
 def test_a_comparison_follows_edited_tissue_and_the_support_of_the_mask(session):
     session.start()
     session.do("unverified", slice(0, 100))

@@ -256,7 +256,7 @@ class DistilControl:
         if self.adopt_reason or self._result is None or name is None or number not in self.history.predicted:
             return
         self._result.flush()
-        request = AdoptRequest(self._result.entry, name)
+        request = AdoptRequest(self._result.entry, name, self._result.settings)
         self._adopting.start(ThreadJob(adopt_round, request), done=self._on_adopted, failed=self._on_failed)
         self.changed.emit()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,9 +12,11 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slide.labels import NORMAL
 from napari_histodistill.study import RunState, SlideLabel, Study
 from napari_histodistill.study.files import writing
+from napari_histodistill.viewer.result import KeepRequest, keep_mask
 
 if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.study import Run, StudySlide
 
 logger = logging.getLogger(__name__)
@@ -131,17 +133,21 @@ def take_round(request: TakeRequest, control: JobControl) -> None:
 
 @dataclass(frozen=True)
 class AdoptRequest:
-    """Which prediction of which slide."""
+    """Which prediction of which slide, and what its mask is made with."""
 
     entry: StudySlide
     prediction: str
+    settings: MaskSettings
 
 
 def adopt_round(request: AdoptRequest, control: JobControl) -> None:
-    """Make what a round predicts the pseudo-mask of a slide; corrections stay."""
+    """Make what a round predicts the pseudo-mask of a slide, as it is on screen; corrections stay."""
     control.progress(0, 0, "Making the prediction the mask")
     with writing(request.entry.folder, "free disk space or make it writable"), request.entry.lock():
-        request.entry.adopt_prediction(request.prediction)
+        run = request.entry.adopt_prediction(request.prediction)
+    chosen, made_with = asdict(request.settings), run.record.summary or {}
+    if any(made_with.get(name) != value for name, value in chosen.items()):
+        keep_mask(KeepRequest(request.entry, run, request.settings, None), control)
 
 
 @dataclass(frozen=True)

@@ -291,8 +291,8 @@ class ResultView:
     def _write_mask(self) -> None:
         tissue = self._view.tissue.saved_form() if self._tissue_is_new else None
         self._tissue_is_new = False
-        request = _KeepRequest(self.entry, self.run, self.settings, tissue)
-        self._keeping.start(ThreadJob(_keep_mask, request), done=lambda _result: None)
+        request = KeepRequest(self.entry, self.run, self.settings, tissue)
+        self._keeping.start(ThreadJob(keep_mask, request), done=lambda _result: None)
 
     def close(self, *, remove_layers: bool = False, wait: bool = False) -> None:
         """Write what is not written, stop all other work and, if asked, take the layers away.
@@ -317,14 +317,16 @@ class ResultView:
 
 
 @dataclass(frozen=True)
-class _KeepRequest:
+class KeepRequest:
+    """Which run's mask is written anew, with which settings and, if it is new too, which tissue."""
+
     entry: StudySlide
     run: Run
     settings: MaskSettings
     tissue: tuple[Mask, dict[str, Any], bool] | None
 
 
-def _keep_mask(request: _KeepRequest, control: JobControl) -> None:
+def keep_mask(request: KeepRequest, control: JobControl) -> None:
     """Write a run's pseudo-mask anew, and with what tissue, threshold and smoothing it was made.
 
     A run that another one has replaced meanwhile is gone, and its mask with it.
