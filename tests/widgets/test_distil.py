@@ -196,7 +196,7 @@ def test_one_of_prediction_and_mask_is_on_screen_unless_both_are_asked_for(windo
     assert view.layer(Role.DIFFERENCE) is not None
     assert all(label.isVisibleTo(dock) for label in dock.legend)
     dock.show_difference.click()
-    assert not view.layer(Role.DIFFERENCE).visible
+    assert view.layer(Role.DIFFERENCE) is None
     assert not any(label.isVisibleTo(dock) for label in dock.legend)
 
 
