@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.components import ViewerModel
+from napari.layers._layer_actions import _duplicate_layer
 from napari.utils.notifications import notification_manager
 
 from napari_histodistill.slide import open_slide
@@ -293,6 +294,24 @@ def test_what_cannot_be_written_is_told_once_kept_and_written_later(session, stu
     entries = Study.open(study).slides()[0].corrections().entries().entries
     assert [entry.sequence for entry in entries] == [1, 2]
     assert entries[0].context == "run 0001"
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_duplicate_of_the_mask_never_takes_its_place(session, removed):
+    mask = session.layer
+    session.viewer.layers.selection.active = mask
+    _duplicate_layer(session.viewer.layers)
+    copy = session.viewer.layers[session.viewer.layers.index(mask) + 1]
+    session.viewer.layers.move(session.viewer.layers.index(copy), 0)
+    if removed:
+        session.viewer.layers.remove(mask)
+    session.control.pick(Tool.BRUSH, 1)
+    assert session.viewer.layers.selection.active is session.layer is not copy
+    session.stroke(300, 100)
+    assert session.mask.hand[300, 100] == 2
+    session.viewer.layers.remove(session.view.layer(Role.SLIDE))
+    session.runner.pass_time()
+    assert list(session.viewer.layers) == []
 
 
 def replace_result(study):

@@ -79,6 +79,16 @@ def find_layer(viewer: ViewerModel, slide: Slide, role: Role) -> Layer | None:
     return next((layer for layer in viewer.layers if slide_of(layer) is slide and role_of(layer) == role), None)
 
 
+def forget_role_of_copy(viewer: ViewerModel, layer: Layer) -> None:
+    """Take the role from a layer that another one of the same slide has: napari's duplicates come with metadata.
+
+    What is painted in a duplicate is no correction, so it must not be found in the place of the original.
+    """
+    slide, role = slide_of(layer), role_of(layer)
+    if any(slide_of(other) is slide and role_of(other) == role for other in viewer.layers if other is not layer):
+        layer.metadata[ROLE_KEY] = None
+
+
 def slide_layer(slide: Slide) -> tuple[list[Any], dict[str, Any], str]:
     """Layer data of the slide itself: multiscale RGB, in µm where the pixel size is known."""
     settings = _settings(slide, Frame(slide.shape, slide.mpp), Role.SLIDE, slide.shape, name=slide.path.stem)

@@ -19,7 +19,16 @@ from napari_histodistill.viewer.correct import CorrectControl
 from napari_histodistill.viewer.distil import DistilControl
 from napari_histodistill.viewer.export import ExportControl
 from napari_histodistill.viewer.geometry import Frame, camera_of, scale_bar_of
-from napari_histodistill.viewer.layers import SLIDE_KEY, Role, add_layer, find_layer, role_of, slide_layer, slide_of
+from napari_histodistill.viewer.layers import (
+    SLIDE_KEY,
+    Role,
+    add_layer,
+    find_layer,
+    forget_role_of_copy,
+    role_of,
+    slide_layer,
+    slide_of,
+)
 from napari_histodistill.viewer.review import ReviewControl
 from napari_histodistill.viewer.slide_work import OpenRequest, build_added_levels, draw_sample, open_file
 from napari_histodistill.viewer.study import StudyControl
@@ -214,7 +223,7 @@ class OpenSlideView:
         before, self.slide.mpp = self.frame, both
         for layer in self._layers():
             self.frame.move(layer, before)
-        show_scale_bar(self.viewer)
+        scale_bar_of(self.viewer).visible = True  # it reads the units of the layers
         self.viewer.reset_view()
         self.moved.emit()
 
@@ -444,13 +453,14 @@ class SlideViews:
         slide = slide_of(event.value)
         view = None if slide is None else self.view_of(slide)
         if view is not None:
+            forget_role_of_copy(view.viewer, event.value)
             view.keep_aside(event.value)
         self._on_layers_changed()
 
     def _show_scale(self) -> None:
         viewer = self._viewer()
         if viewer is not None:
-            show_scale_bar(viewer)
+            scale_bar_of(viewer).visible = True
 
     def _close_orphans(self) -> None:
         viewer = self._viewer()
@@ -487,8 +497,3 @@ class SlideViews:
         if chosen is not self._current:
             self._current = chosen
             self.current_changed.emit(chosen)
-
-
-def show_scale_bar(viewer: ViewerModel) -> None:
-    """Switch napari's scale bar on; it reads the layers' units."""
-    scale_bar_of(viewer).visible = True
