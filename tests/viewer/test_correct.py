@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from napari.layers._layer_actions import _duplicate_layer
+from napari.layers._layer_actions import _convert_to_image, _duplicate_layer
 from napari.utils.notifications import notification_manager
 
 from napari_histodistill.slide import open_slide
@@ -312,6 +312,15 @@ def test_a_duplicate_of_the_mask_never_takes_its_place(session, removed):
     session.viewer.layers.remove(session.view.layer(Role.SLIDE))
     session.runner.pass_time()
     assert list(session.viewer.layers) == []
+
+
+def test_a_mask_that_napari_converts_comes_back_to_be_corrected(session):
+    session.viewer.layers.selection.active = session.layer
+    _convert_to_image(session.viewer.layers)
+    assert session.layer is None
+    session.control.pick(Tool.BRUSH, 1)
+    session.stroke(300, 100)
+    assert session.mask.hand[300, 100] == 2
 
 
 def replace_result(study):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import numpy as np
 
@@ -43,6 +44,9 @@ ADDED, REMOVED = 1, 2
 """Values of a difference: tumour in the prediction (or newer round) only, in the pseudo-mask (or older round) only."""
 PSEUDO_MASK_VALUES: Final = {0: "outside tissue", 1: "tumour", 2: "normal tissue", 3: "ignore"}
 
+_made: WeakSet[Layer] = WeakSet()
+"""What `add_layer` has made."""
+
 
 class Role(enum.StrEnum):
     """What a layer over a slide shows."""
@@ -79,13 +83,13 @@ def find_layer(viewer: ViewerModel, slide: Slide, role: Role) -> Layer | None:
     return next((layer for layer in viewer.layers if slide_of(layer) is slide and role_of(layer) == role), None)
 
 
-def forget_role_of_copy(viewer: ViewerModel, layer: Layer) -> None:
-    """Take the role from a layer that another one of the same slide has: napari's duplicates come with metadata.
+def forget_role_of_copy(layer: Layer) -> None:
+    """Take the role from a layer of an open slide that is not of this package's making.
 
-    What is painted in a duplicate is no correction, so it must not be found in the place of the original.
+    napari's duplicates and conversions come with the metadata of the original. What is painted in one is no correction,
+    so it must not be found in the place of the original.
     """
-    slide, role = slide_of(layer), role_of(layer)
-    if any(slide_of(other) is slide and role_of(other) == role for other in viewer.layers if other is not layer):
+    if layer not in _made:
         layer.metadata[ROLE_KEY] = None
 
 
@@ -224,6 +228,7 @@ def add_layer(viewer: ViewerModel, layer_data: tuple[Any, dict[str, Any], str], 
     data, settings, kind = layer_data
     layers, selected = viewer.layers, set(viewer.layers.selection)
     layer = NapariLayer.create(data, settings, kind)
+    _made.add(layer)
     layers._activate_on_insert = not selected  # noqa: SLF001 - to and fro, the controls would be set up twice
     try:
         layers.insert(len(layers) if below is None else layers.index(below), layer)

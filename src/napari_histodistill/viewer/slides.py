@@ -453,7 +453,7 @@ class SlideViews:
         slide = slide_of(event.value)
         view = None if slide is None else self.view_of(slide)
         if view is not None:
-            forget_role_of_copy(view.viewer, event.value)
+            forget_role_of_copy(event.value)
             view.keep_aside(event.value)
         self._on_layers_changed()
 
