@@ -166,6 +166,7 @@ def predicted(
 def store(
     tiles: Generator[PredictedTile],
     take: Callable[[PredictedTile], list[TileDone]],
+    land: Callable[[], list[TileDone]],
     *,
     control: JobControl,
     done: int,
@@ -179,6 +180,8 @@ def store(
         Closed at the end, however that comes.
     take : callable
         Called in one thread only; gives the windows that it wrote.
+    land : callable
+        Called at the end, in the same thread: writes what was taken and not yet written, however the end comes.
     done, total : int
         Tiles that were there before, and in all, for progress.
 
@@ -200,11 +203,14 @@ def store(
 
     with contextlib.closing(tiles), ThreadPoolExecutor(1, "write") as writing:
         pending: deque[Future[None]] = deque()
-        for tile in tiles:
-            devices.add(tile.device)
-            pending.append(writing.submit(write, tile))
-            while len(pending) > WRITES_AHEAD:
-                pending.popleft().result()
+        try:
+            for tile in tiles:
+                devices.add(tile.device)
+                pending.append(writing.submit(write, tile))
+                while len(pending) > WRITES_AHEAD:
+                    pending.popleft().result()
+        finally:
+            pending.append(writing.submit(lambda: report(control, done, total, land())))
         for write_ in pending:
             write_.result()
     return devices

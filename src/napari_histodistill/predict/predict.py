@@ -194,6 +194,7 @@ def _compute_missing(
     devices = store(
         engine.predicted(work, control),
         lambda tile: writer.take(tile.index, tile.map(tiling), tile.unreadable),
+        writer.land,
         control=control,
         done=done,
         total=len(tiles),

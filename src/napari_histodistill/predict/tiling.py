@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -138,6 +138,16 @@ class Tiling:
             return math.hypot(window.y + window.height / 2 - center[0], window.x + window.width / 2 - center[1])
 
         return sorted(raster, key=distance)
+
+    def merged(self, indices: Sequence[int]) -> list[Window]:
+        """Blocks in as few windows of working-grid px as `rectangles` finds."""
+        blocks = np.zeros(self.blocks_shape, np.bool_)
+        blocks.flat[list(indices)] = True
+        rows, columns = self.edges
+        return [
+            Window(rows[w.y], columns[w.x], rows[w.y + w.height] - rows[w.y], columns[w.x + w.width] - columns[w.x])
+            for w in rectangles(blocks)
+        ]
 
     def reduce(self, tile_map: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.float32]:
         """From a model's map of a tile, at input px, to its `map_window` on the working grid, by averaging."""

@@ -200,9 +200,13 @@ class Pyramid:
             If the disk is full or the folder is gone or cannot be written.
         """
         with writing(self.folder):
-            (self.folder / "zarr.json").stat()  # zarr would make the folders anew where a disk is away for the moment
-            self.levels[0][y : y + block.shape[0], x : x + block.shape[1]] = block
+            self.put(y, x, block)
             self.reduce(y, x, *block.shape)
+
+    def put(self, y: int, x: int, block: UInt8) -> None:
+        """Write a block into the finest level alone, where `reduce` follows for several at once."""
+        (self.folder / "zarr.json").stat()  # zarr would make the folders anew where a disk is away for the moment
+        self.levels[0][y : y + block.shape[0], x : x + block.shape[1]] = block
 
     def reduce(self, y: int, x: int, height: int, width: int) -> None:
         """Bring what lies under a window of the finest level up to date; of the levels only the finest is read."""
