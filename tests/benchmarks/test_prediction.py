@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,13 +24,13 @@ from napari_histodistill.predict import PredictRequest, engine, mask_from_probab
 from napari_histodistill.predict.engine import torch_threads
 
 PREDICT = """
-import resource, sys
+import sys
 from pathlib import Path
+from browse import peak_mb
 from napari_histodistill.jobs import InlineControl
 from napari_histodistill.predict import PredictRequest, predict_slide
 predict_slide(PredictRequest(Path(sys.argv[1]), Path(sys.argv[2]), threads=1), InlineControl())
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak / (2**20 if sys.platform == "darwin" else 2**10))
+print(peak_mb())
 """
 
 
@@ -39,7 +40,7 @@ def test_peak_memory_does_not_grow_with_the_slide(build, tmp_path, bench):
     for height, width in [(20_480, 20_480), (80_000, 100_000)]:
         path = sparse_slide(build, height, width)
         command = [sys.executable, "-c", PREDICT, path, tmp_path / f"study-{width}"]
-        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout
         peaks[height * width] = float(output)
         print(f"\n{width} x {height} px: peak {peaks[height * width]:.0f} MB resident")
     small, large = peaks.values()
