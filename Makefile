@@ -5,6 +5,7 @@
 # make faults N=200 SEED=1   kills what paints and distils, and counts what was lost; make soak MINUTES=5   looks for leaks
 # make docs   the documentation as a site in build/site, offline      make dist   wheel and sdist, checked
 # make pictures   those of the documentation, and every dock in both themes, into build/pictures to be looked at
+# make tutorial   follows docs/tutorial.md with the mouse and compares the mask at its end; pictures in build/tutorial
 # make walkthrough   the whole loop in a window, with the mouse: pictures and figures in build/walkthrough
 #
 # PYTHON=python3.12 picks another Python (3.11 or newer). PIP_ARGS is handed to pip, for example
@@ -17,7 +18,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint bench accuracy walkthrough pictures docs dist faults soak clean
+.PHONY: demo test lint bench accuracy walkthrough tutorial pictures docs dist faults soak clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core
@@ -57,6 +58,9 @@ faults: $(VENV)/.dev
 MINUTES ?= 5
 soak: $(VENV)/.dev
 	@$(BIN)/python tests/faults/soak.py --minutes $(MINUTES)
+
+tutorial: $(VENV)/.dev
+	@PYTHONPATH=scripts scripts/with-display $(BIN)/python -m walkthrough.tutorial $(WALK_ARGS)
 
 pictures: $(VENV)/.dev
 	@PYTHONPATH=scripts scripts/with-display $(BIN)/python -m walkthrough.docs $(WALK_ARGS)

@@ -40,7 +40,7 @@ def card_text(name: str, card: ModelCard) -> str:
         "for": f"{card.organ}, {card.stain}",
         "reads at": f"{card.mpp:g} µm per pixel",
         "stain normalisation": card.stain_normalisation or "none",
-        "threshold, smoothing": f"{card.threshold:g}, {card.smoothing_um:g} µm",
+        "threshold, smoothing, support": f"{card.threshold:g}, {card.smoothing_um:g} µm, {card.support:g}",
         "network": f"{card.architecture.encoder}, side outputs weighted {', '.join(map(str, weights))}",
         "trained on": f"{training.data}: {training.labels}, {patients}",
         "bag loss": training.family,

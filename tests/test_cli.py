@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from napari_histodistill.cli import main
+from napari_histodistill.errors import printable
 from napari_histodistill.slide import synthetic
 
 
@@ -289,6 +291,50 @@ def test_several_slides_share_a_study_and_one_that_fails_is_told_at_the_end(slid
 def test_a_cluster_is_either_here_or_elsewhere(slide, tmp_path):
     where = ("--scheduler", "tcp://127.0.0.1:9", "--local-cluster", "2")
     assert "either --scheduler or --local-cluster" in refusal("segment", slide, "--study", tmp_path / "study", *where)
+
+
+def test_a_slide_whose_record_is_damaged_keeps_no_other_from_being_listed(slide, tmp_path):
+    study = tmp_path / "study"
+    for number in (1, 2, 3):
+        path = tmp_path / f"slide-{number}.tiff"
+        path.write_bytes(slide.read_bytes() + bytes([number]))
+        assert run("study", "add", study, path).exit_code == 0
+    first, second, _ = sorted((study / "slides").iterdir())
+    for path in first.glob("slide.json*"):
+        path.write_text("{")
+    (second / "corrections.journal").mkdir()  # something of it that cannot be read
+    listed = run("study", "list", study)
+    assert listed.exit_code == 1
+    lines = [line.split("\t") for line in listed.stdout.splitlines()]
+    assert [line[0] for line in lines] == [first.name, "slide-2.tiff", "slide-3.tiff"]
+    assert "histodistill check" in lines[0][2]
+    assert "cannot be read" in lines[1][2]
+    assert lines[2][1:] == ["unknown", "not opened yet"]
+    listed = run("study", "list", study, "--json")
+    assert listed.exit_code == 1
+    assert ["problem" in found for found in json.loads(listed.stdout)["slides"]] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "name", [os.fsdecode(b"caf\xe9 x.tiff"), "a\nb.tiff", "\u202e.tiff"], ids=["latin-1", "lines", "turned"]
+)
+def test_names_of_slides_forge_no_line_and_break_no_command(slide, tmp_path, name):
+    path, study = tmp_path / name, tmp_path / f"study of {name}"
+    try:
+        path.write_bytes(slide.read_bytes())
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has no such names")
+    shown = printable(name)
+    assert shown != name
+    assert run("study", "add", study, path).stdout.startswith(f"{shown}  ")
+    assert run("study", "list", study).stdout == f"{shown}\tunknown\tnot opened yet\n"
+    (found,) = json.loads(run("study", "list", study, "--json").stdout)["slides"]
+    assert found["slide"] == name
+    assert run("study", "label", study, name, "tumour").exit_code == 0
+    for document in study.glob("slides/*/slide.json*"):
+        document.write_text("{")
+    checked = run("check", study, "--repair")
+    assert (checked.exit_code, printable(str(study)) in checked.stdout) == (1, True)
 
 
 def test_which_slides_a_study_holds(slide, tmp_path):

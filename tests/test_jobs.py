@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from napari_histodistill.jobs import (
     ThreadJob,
 )
 
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
 WORK = """
 import os, signal, sys, threading, time
 from napari_histodistill.errors import HistodistillError
@@ -141,6 +143,23 @@ def test_events_come_in_order_and_end_with_the_result(work, job_class):
     assert job.error is None
 
 
+class Counting:
+    """Work that is an object."""
+
+    def __init__(self, work):
+        self.work = work
+
+    def __call__(self, request, control):
+        return self.work.count(request, control)
+
+
+@pytest.mark.parametrize("wrap", [lambda work: partial(work.count), Counting], ids=["partial", "object"])
+def test_whatever_can_be_called_is_work_and_has_a_name_for_the_log(work, wrap):
+    job = ThreadJob(wrap(work), 5)
+    assert job.wait(60) == 50
+    assert job.name in {"count", "Counting"}
+
+
 def test_numbers_rise(work):
     assert ThreadJob(work.count, 1).number < ProcessJob(work.count, 1).number < ThreadJob(work.count, 1).number
 
@@ -198,6 +217,7 @@ def test_a_result_that_does_not_pickle_is_an_error(work):
         ProcessJob(work.unpicklable, None).wait(60)
 
 
+@POSIX
 def test_a_killed_child_becomes_a_sentence_about_memory(work):
     job = ProcessJob(work.die, signal.SIGKILL.value)
     with pytest.raises(JobDiedError, match="memory ran out"):
@@ -205,6 +225,7 @@ def test_a_killed_child_becomes_a_sentence_about_memory(work):
     assert job.state is JobState.FAILED
 
 
+@POSIX
 def test_a_crashed_child_names_its_signal(work):
     with pytest.raises(JobDiedError, match="signal 6"):
         ProcessJob(work.die, signal.SIGABRT.value).wait(60)
@@ -215,6 +236,7 @@ def test_a_child_that_leaves_without_result_is_an_error(work):
         ProcessJob(work.leave, None).wait(60)
 
 
+@POSIX
 def test_a_child_that_does_not_end_after_its_result_is_not_left_behind(work, monkeypatch):
     monkeypatch.setattr("napari_histodistill.jobs.ORPHAN_GRACE_S", 0.2)
     pid = ProcessJob(work.linger, None).wait(60)

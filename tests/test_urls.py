@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
+import threading
+import tracemalloc
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +234,109 @@ def test_hosts_that_do_not_answer_and_urls_that_are_none_are_a_sentence(url):
     assert told.exit_code == 2, told.output
     assert "Traceback" not in told.output
     assert told.stderr.startswith("Error: ")
+
+
+class Host(ThreadingHTTPServer):
+    """A web server over a folder, whose chunk 0/c/0/0/0 is ``trap``; it knows no ranges and counts what it sends."""
+
+    def __init__(self, folder: Path, trap: str) -> None:
+        self.trap, self.sent = trap, 0
+        self.part = gzip.compress(bytes(1 << 26)) if trap == "packed" else bytes(1 << 16)
+        super().__init__(("127.0.0.1", 0), partial(_Handler, directory=str(folder)))
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        host = self.server
+        assert isinstance(host, Host)
+        if not self.path.endswith("/0/c/0/0/0") or host.trap == "plain":
+            super().do_GET()
+            return
+        self.send_response(200)
+        if host.trap == "announced":
+            self.send_header("Content-Length", str(1 << 34))
+        elif host.trap == "packed":
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while host.sent < 1 << 26:
+                self.wfile.write(host.part)
+                host.sent += len(host.part)
+                if host.trap == "packed":
+                    break
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize("trap", ["plain", "announced", "endless", "packed"])
+def test_of_a_chunk_at_a_web_server_no_more_is_fetched_than_it_can_have(tmp_path, trap):
+    write_slide(tmp_path / "slide.zarr")
+    with Host(tmp_path, trap) as host:
+        threading.Thread(target=host.serve_forever, daemon=True).start()
+        with open_slide(f"http://127.0.0.1:{host.server_address[1]}/slide.zarr") as slide:
+            tracemalloc.start()
+            pixels = slide.read_level(0, 0, 0, 600, 600)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert (slide.unreadable > 0) == (trap != "plain")
+        host.shutdown()
+    with open_slide(tmp_path / "slide.zarr") as here:
+        expected = here.read_level(0, 0, 0, 600, 600)
+    np.testing.assert_array_equal(pixels[256:], expected[256:])
+    assert peak < 1 << 25
+    assert host.sent < 1 << 25
+
+
+def test_of_a_chunk_in_a_bucket_no_more_is_fetched_than_it_can_have(s3, tmp_path, monkeypatch):
+    import s3fs
+
+    bucket = s3fs.S3FileSystem()
+    bucket.put(str(write_slide(tmp_path / "slide.zarr")), f"{s3}/large.zarr", recursive=True)
+    bucket.pipe_file(f"{s3}/large.zarr/0/c/0/0/0", bytes(1 << 24))
+    fetched = counted(monkeypatch, "_cat_file")
+    with open_slide(f"{s3}/large.zarr") as slide:
+        slide.read_level(0, 0, 0, 600, 600)
+        assert slide.unreadable > 0
+    assert 0 < max(fetched) < 1 << 20
+
+
+def counted(monkeypatch, method: str, ending: str = "") -> list[int]:
+    """Sizes of what is read from a bucket from now on."""
+    import s3fs
+
+    plain, sizes = getattr(s3fs.S3FileSystem, method), []
+
+    async def counting(self, path, *args, **kwargs):
+        data = await plain(self, path, *args, **kwargs)
+        if path.endswith(ending):
+            sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(s3fs.S3FileSystem, method, counting)
+    s3fs.S3FileSystem.clear_instance_cache()  # instances hold methods of before
+    return sizes
+
+
+def test_of_a_journal_in_a_bucket_only_what_the_array_lacks_is_read(s3, tmp_path, monkeypatch):
+    import s3fs
+
+    write_study(tmp_path / "study", write_slide(tmp_path / "slide.zarr"))
+    (entry,) = Study.open(tmp_path / "study").slides()
+    corrections = entry.all_corrections()
+    corrections.compact()
+    whole = corrections.journal_bytes
+    entry.save_corrections_region(0, 0, np.full((2, 2), 1, np.uint8))
+    expected, stroke = corrections[:], corrections.journal_bytes - whole
+    s3fs.S3FileSystem().put(str(tmp_path / "study"), f"{s3}/painted", recursive=True)
+    (there,) = Study.open(f"{s3}/painted").slides()
+    fetched = counted(monkeypatch, "_cat_file", "corrections.journal")
+    np.testing.assert_array_equal(there.all_corrections()[:], expected)
+    assert fetched == [24, 24, stroke]  # its head, which names it
 
 
 def test_a_host_that_keeps_silent_is_given_up_on(monkeypatch):

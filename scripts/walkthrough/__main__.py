@@ -16,10 +16,11 @@ import napari
 
 from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.grid import WorkingGrid
-from walkthrough.bare import BARE, beyond_bare
+from walkthrough.bare import BARE, beyond_bare, longest_holds
 from walkthrough.beside import SIZE, bare_holds, painting
+from walkthrough.docks import PANELS
 from walkthrough.hand import Hand
-from walkthrough.story import NORMAL, PANELS, TUMOUR, Plan, Story
+from walkthrough.story import NORMAL, TUMOUR, Plan, Story
 from walkthrough.watchdog import MemoryGauge, Watchdog
 
 SMALL = (1366, 768)
@@ -78,7 +79,16 @@ def _plan(name: str, work: Path) -> Plan | None:
     shutil.copyfile(data / "slides" / REAL, path)
     generated = _plan("generated", work)
     assert generated is not None
-    return replace(generated, slide=path, rounds=1, epochs=None, tiles=None)
+    on_tissue = [
+        (TUMOUR, [(0.52, 0.76), (0.54, 0.78), (0.56, 0.80)]),
+        (NORMAL, [(0.30, 0.28), (0.32, 0.30), (0.34, 0.32)]),
+        (NORMAL, [(0.76, 0.26), (0.78, 0.28), (0.80, 0.30)]),
+    ]
+    meanwhile = [
+        (TUMOUR, [(0.47, 0.70), (0.48, 0.72), (0.49, 0.74)]),
+        (NORMAL, [(0.20, 0.36), (0.22, 0.36), (0.24, 0.35)]),
+    ]
+    return replace(generated, slide=path, before=on_tissue, meanwhile=meanwhile, rounds=1, epochs=None, tiles=None)
 
 
 def walk(plan: Plan, out: Path, work: Path, *, strokes: bool = True) -> dict[str, Any]:
@@ -135,6 +145,8 @@ def walk(plan: Plan, out: Path, work: Path, *, strokes: bool = True) -> dict[str
         "titles": story.titles,
         "block_ms_beyond_bare": blocks,
         "block_cpu_ms_beyond_bare": cpu_blocks,
+        "longest_ms": longest_holds(watchdog),
+        "longest_cpu_ms": longest_holds(watchdog, cpu=True),
         "painting": {"alone": alone, "while_distilling": beside},
         "load_average": os.getloadavg(),
         "seconds": time.monotonic() - started,

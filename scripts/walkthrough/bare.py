@@ -1,11 +1,11 @@
-"""The same pan, zoom and paint in napari without the plugin: what it holds the event loop for is not ours."""
+"""The same pan, zoom, paint, layers and docks in napari without the plugin: what that holds is not ours."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QLabel
+from qtpy.QtWidgets import QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_histodistill.slide import open_slide
 from walkthrough.hand import Hand
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from walkthrough.watchdog import Watchdog
 
 BARE = "bare "
+DOCKS = 7
+CONTROLS = 80
+"""In each dock; ours have 90 on average."""
+LAYERS = 9
+"""As many as the story ends with: each has controls of napari's own, which a theme restyles."""
 
 
 def drive_bare(viewer: Any, plan: Plan, watchdog: Watchdog, grid: tuple[int, int]) -> None:
@@ -28,9 +33,11 @@ def drive_bare(viewer: Any, plan: Plan, watchdog: Watchdog, grid: tuple[int, int
     hand = Hand(viewer)
     with open_slide(plan.slide) as slide:
         scale = [slide.shape[i] / grid[i] for i in (0, 1)]
+        docks = []
         with watchdog.doing(f"{BARE}docks"):
-            for number in range(5):
-                viewer.window.add_dock_widget(QLabel(f"dock {number}"), name=f"dock {number}", tabify=number > 0)
+            for number in range(DOCKS):
+                docks.append(QScrollArea())
+                viewer.window.add_dock_widget(docks[-1], name=f"dock {number}", tabify=number > 0)
                 hand.pause(0.3)
         with watchdog.doing(f"{BARE}open"):
             viewer.add_image(list(slide.pyramid()), multiscale=True, rgb=True)
@@ -50,13 +57,41 @@ def drive_bare(viewer: Any, plan: Plan, watchdog: Watchdog, grid: tuple[int, int
             for _value, places in plan.before + plan.meanwhile:
                 hand.drag(places)
         with watchdog.doing(f"{BARE}learn"):
-            _add(hand, scale, np.ones(grid, np.uint8))  # the prediction
+            prediction = _add(hand, scale, np.ones(grid, np.uint8))
+            layer.visible = False
+            hand.pause(0.2)
+        with watchdog.doing(f"{BARE}review"):
+            for each in (layer, prediction):
+                each.visible = not each.visible
+            patch = viewer.add_labels(np.ones((66, 66), np.uint8), scale=scale)
+            viewer.camera.zoom *= 2
+            hand.pause(0.5)
+            for each in (layer, prediction):
+                each.visible = not each.visible
+            patch.visible, viewer.layers.selection.active = False, layer
+            hand.pause(0.5)
+        with watchdog.own_work():
+            _fill(docks)
+            while len(viewer.layers) < LAYERS:
+                viewer.add_labels(np.ones((66, 66), np.uint8), scale=scale).visible = False
+            hand.pause(1)
         with watchdog.doing(f"{BARE}theme"):
             for theme in ("light", "dark"):
                 viewer.theme = theme
                 hand.pause(1)
         viewer.layers.clear()
         hand.pause(0.2)
+
+
+def _fill(docks: list[QScrollArea]) -> None:
+    """Put as many ordinary things into docks as ours have: napari gives each of them its style anew with a theme."""
+    for dock in docks:
+        body = QWidget()
+        column = QVBoxLayout(body)
+        for number in range(CONTROLS // 2):
+            column.addWidget(QLabel(f"label {number}"))
+            column.addWidget(QPushButton(f"button {number}"))
+        dock.setWidget(body)
 
 
 def _add(hand: Hand, scale: list[float], mask: NDArray[np.uint8]) -> Labels:
@@ -67,10 +102,15 @@ def _add(hand: Hand, scale: list[float], mask: NDArray[np.uint8]) -> Labels:
 
 def beyond_bare(watchdog: Watchdog, *, cpu: bool = False) -> dict[str, float]:
     """For every activity of ours, how much longer (ms) its longest hold is than the longest of bare napari's."""
+    longest = longest_holds(watchdog, cpu=cpu)
+    ours = [a for a in longest if not a.startswith(BARE) and a not in {"start", "measure"}]
+    return {a: max(0.0, longest[a] - longest.get(f"{BARE}{a}", 0.0)) for a in ours}
 
-    def longest(activity: str) -> float:
-        of_it = [h.cpu_seconds if cpu else h.seconds for h in watchdog.holds if h.activity == activity]
-        return 1e3 * max(of_it, default=0.0)
 
-    ours = [activity for activity in watchdog.activities() if not activity.startswith(BARE)]
-    return {a: max(0.0, longest(a) - longest(f"{BARE}{a}")) for a in ours if a not in {"start", "measure"}}
+def longest_holds(watchdog: Watchdog, *, cpu: bool = False) -> dict[str, float]:
+    """The longest hold (ms) of every activity, those of bare napari too; by the clock or in processor time."""
+    longest: dict[str, float] = {}
+    for hold in watchdog.holds:
+        ms = 1e3 * (hold.cpu_seconds if cpu else hold.seconds)
+        longest[hold.activity] = max(longest.get(hold.activity, 0.0), ms)
+    return longest

@@ -1,121 +1,139 @@
-"""``make pictures``: the story without measurements, for the documentation; every dock in both themes, small screen.
+"""``make pictures``: the pictures of the documentation, and every dock in both themes, sizes of screen and of letters.
 
-Chosen pictures are made small and put into ``docs/images``; all of them lie in ``build/pictures`` to be looked at.
+The tutorial is followed as it is written (`walkthrough.tutorial`). Its pictures are made small and put into
+``docs/images``; all of them, and a sheet of docks for each theme and size, lie in ``build/pictures`` to be looked at.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-import napari
 from PIL import Image
 
-from napari_histodistill.export import export_slide
-from napari_histodistill.study import Study
-from napari_histodistill.viewer.look import Look
-from walkthrough.__main__ import SMALL, _plan
-from walkthrough.story import NORMAL, PANELS, TUMOUR, Plan, Story
+from walkthrough.docks import PANELS
+from walkthrough.tutorial import (
+    SCREEN,
+    TUTORIAL,
+    Tutorial,
+    WaitedInVainError,
+    as_on_a_clean_machine,
+    in_napari,
+    steps_of,
+)
 from walkthrough.watchdog import Watchdog
 
-DOCS: Final = Path(__file__).parents[2] / "docs" / "images"
-SCREEN: Final = (1366, 840)
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from walkthrough.docks import Docks
+
+IMAGES: Final = TUTORIAL.parent / "images"
 MOST_BYTES: Final = 240_000
-CHOSEN: Final = (
-    "slide", "tissue", "teacher", "corrected", "distil", "painting-on", "difference", "pinned", "exported",
-    "prediction",
+SMALL, LARGE = (1366, 768), (1600, 1000)
+LOOKS: Final = (
+    ("dark", SMALL, None), ("dark", LARGE, None), ("light", SMALL, None), ("light", LARGE, None),
+    ("dark", SMALL, 9), ("dark", SMALL, 16), ("light", LARGE, 16),
 )  # fmt: skip
-THEMES: Final = ("dark", "light")
-LARGE_PT: Final = 14
+"""Theme, window in px, and size of letters in pt if not napari's own."""
+A_ROW: Final = 5
+GAP_PX, GAP_COLOUR = 6, (255, 0, 255)
 
 
 def main() -> None:
-    """Tell the story on the generated slide, look around, and keep the pictures."""
+    """Follow the tutorial, look around, and keep the pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/pictures"))
-    parser.add_argument("--only-docks", action="store_true", help="No story, so no picture for the docs.")
+    parser.add_argument("--only-docks", action="store_true", help="empty docks, so no picture for the docs")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
+
+    def take(viewer: Any) -> None:
+        watchdog = Watchdog()
+        tutorial = Tutorial(viewer, out, watchdog)
+        try:
+            if not arguments.only_docks:
+                illustrate(tutorial)
+            look_around(tutorial)
+        finally:
+            watchdog.stop()
+
     with tempfile.TemporaryDirectory(prefix="pictures-") as work:
-        os.environ["HISTODISTILL_CACHE"] = f"{work}/cache"
-        os.environ["HISTODISTILL_CONFIG"] = f"{work}/config"
-        _take(Path(work), out, story_too=not arguments.only_docks)
+        as_on_a_clean_machine(Path(work))
+        in_napari(take)
 
 
-def _take(work: Path, out: Path, *, story_too: bool) -> None:
-    plan = _sensible(work)
-    viewer = napari.Viewer()
-    watchdog = Watchdog()
-    story = Story(viewer, plan, out, watchdog)
-    story.hand.window.resize(*SCREEN)
-    story.hand.pause(1)
-    if story_too:
-        story.tell()
-        _prediction_alone(story)
-        for picture in story.pictures:
-            name = picture.stem.partition("-")[2]
-            if name in CHOSEN:
-                shrink(picture, DOCS / "tutorial" / f"{name}.jpg")
-        study = Study.open(story.view.teacher.study_folder)
-        overlay = export_slide(study.slides()[0], ("png",), work)["png"]
-        shrink(overlay, DOCS / "tutorial" / "mask.jpg", width=900)
-    look_around(story)
-    watchdog.stop()
-    viewer.close()
+def illustrate(tutorial: Tutorial) -> None:
+    """Follow the tutorial, then look at the docks Study and Review, and put the pictures of all into the docs."""
+    page = TUTORIAL.read_text(encoding="utf-8")
+    tutorial.follow(page)
+    if tutorial.exported is None:
+        raise WaitedInVainError("The tutorial exported nothing.")
+    shown = {step.name: IMAGES / "tutorial" / f"{step.name}.jpg" for step in steps_of(page) if step.picture}
+    hand = tutorial.hand
+    study = tutorial.panel("Study")
+    hand.wait(lambda: study.study.thumbnails, 30, "the picture of the slide")
+    hand.click_in(study.list, study.list.visualRect(study.list.slides.index(0)).center())
+    tutorial.picture("study")
+    review = tutorial.panel("Review")
+    hand.click(review.next_button)
+    hand.wait(lambda: not tutorial.view.review.busy, 60, "places to look at")
+    hand.pause(1)
+    tutorial.picture("review")
+    shown |= {name: IMAGES / f"{name}.jpg" for name in ("study", "review")}
+    for picture in tutorial.pictures:
+        shrink(picture, shown[picture.stem.partition("-")[2]])
+    shrink(tutorial.exported, shown["mask"], width=900)
 
 
-def _sensible(work: Path) -> Plan:
-    """The plan of the generated slide with strokes that a person would make: tumour on tumour, normal on glands."""
-    plan = _plan("generated", work)
-    assert plan is not None
-    return replace(
-        plan,
-        before=[
-            (TUMOUR, [(0.57, 0.36), (0.60, 0.37), (0.63, 0.36), (0.66, 0.38)]),
-            (NORMAL, [(0.73, 0.45), (0.74, 0.48), (0.74, 0.51)]),
-            (NORMAL, [(0.20, 0.30), (0.22, 0.33), (0.23, 0.36), (0.23, 0.40)]),
-        ],
-        meanwhile=[
-            (TUMOUR, [(0.78, 0.30), (0.80, 0.28), (0.83, 0.29)]),
-            (NORMAL, [(0.30, 0.70), (0.33, 0.70), (0.36, 0.71)]),
-        ],
-    )
-
-
-def _prediction_alone(story: Story) -> None:
-    """The Distil dock with the prediction, the mask hidden, the whole slide in view."""
-    panel = story.panel("Distil")
-    panel.verticalScrollBar().setValue(0)
-    story.hand.viewer.reset_view()
-    story.hand.click(panel.looks[Look.PREDICTION])
-    panel.verticalScrollBar().setValue(0)
-    story.picture("prediction")
-
-
-def look_around(story: Story) -> None:
-    """Every dock from top to bottom in both themes in a laptop's window, then with larger letters."""
+def look_around(docks: Docks) -> None:
+    """A sheet for each of `LOOKS`, with every dock from top to bottom."""
     from napari.settings import get_settings
 
-    hand, before = story.hand, get_settings().appearance.font_size
-    hand.window.resize(*SMALL)
-    for theme in THEMES:
+    appearance, hand = get_settings().appearance, docks.hand
+    usual = appearance.font_size
+    for theme, size, letters in LOOKS:
         hand.viewer.theme = theme
-        for name in PANELS:
-            panel = story.panel(name)
-            bar = panel.verticalScrollBar()
-            for part, at in enumerate(sorted({bar.minimum(), bar.maximum()})):
-                bar.setValue(at)
-                story.picture(f"{theme}-{name.lower()}-{part + 1}")
-    hand.viewer.theme = "dark"
-    get_settings().appearance.font_size = LARGE_PT
-    for name in PANELS:
-        story.panel(name).verticalScrollBar().setValue(0)
-        story.picture(f"large-{name.lower()}")
-    get_settings().appearance.font_size = before
+        appearance.font_size = letters or usual
+        hand.window.resize(*size)
+        hand.pause(1)
+        pages = [page for name in PANELS for page in _pages(docks, name)]
+        name = f"{theme}-{size[0]}x{size[1]}{f'-{letters}pt' if letters else ''}.png"
+        docks.out.mkdir(parents=True, exist_ok=True)
+        _sheet(pages).save(docks.out / f"sheet-{name}")
+    appearance.font_size = usual
+    hand.window.resize(*SCREEN)
+
+
+def _pages(docks: Docks, name: str) -> list[Image.Image]:
+    """A dock and the tabs below it, as often as it takes to see all of it."""
+    panel = docks.panel(name)
+    bar = panel.verticalScrollBar()
+    tops = range(bar.minimum(), bar.maximum() + bar.pageStep(), bar.pageStep()) if bar.maximum() else (0,)
+    pages = []
+    for top in tops:
+        bar.setValue(top)
+        docks.hand.pause(0.4)
+        window = docks.hand.window.grab().toImage()
+        path = docks.out / "page.png"
+        docks.out.mkdir(parents=True, exist_ok=True)
+        window.save(str(path))
+        with Image.open(path) as whole:
+            left = panel.mapTo(docks.hand.window, panel.rect().topLeft()).x()
+            pages.append(whole.convert("RGB").crop((max(0, left - 4), 0, whole.width, whole.height)))
+        path.unlink()
+    return pages
+
+
+def _sheet(pages: Sequence[Image.Image]) -> Image.Image:
+    """Pictures side by side, `A_ROW` in a row."""
+    wide, high = max(page.width for page in pages) + GAP_PX, max(page.height for page in pages) + GAP_PX
+    sheet = Image.new("RGB", (wide * min(A_ROW, len(pages)), high * -(-len(pages) // A_ROW)), GAP_COLOUR)
+    for number, page in enumerate(pages):
+        sheet.paste(page, (wide * (number % A_ROW), high * (number // A_ROW)))
+    return sheet
 
 
 def shrink(picture: Path, to: Path, width: int = 1100) -> None:

@@ -85,7 +85,7 @@ class Hand:
         parent = widget.parent()
         while parent is not None:
             if isinstance(parent, QScrollArea):
-                parent.ensureWidgetVisible(widget)
+                parent.ensureWidgetVisible(widget, 50, 110)  # and what is around it
                 self.pause(0.05)
                 return
             parent = parent.parent()
@@ -114,6 +114,31 @@ class Hand:
         line.selectAll()
         QTest.keyClicks(line, f"{number:g}")
         QTest.keyClick(line, Qt.Key.Key_Return)
+        self.pause(0.05)
+
+    def slide(self, slider: Any, to: float) -> None:
+        """Drag the handle of a slider with a number beside it (superqt's) to a value."""
+        self.reveal(slider)
+        groove = slider._slider  # noqa: SLF001 - superqt has no public name for the slider without its number
+        low, high = slider.minimum(), slider.maximum()
+
+        def at(value: float) -> QPoint:
+            return QPoint(round(8 + (groove.width() - 16) * (value - low) / (high - low)), groove.height() // 2)
+
+        start, end = at(slider.value()), at(to)
+        QTest.mousePress(groove, LEFT, pos=start)
+        for part in range(1, 11):
+            move = QMouseEvent(
+                QEvent.Type.MouseMove,
+                QPointF(start + (end - start) * (part / 10)),
+                QPointF(groove.mapToGlobal(start + (end - start) * (part / 10))),
+                Qt.MouseButton.NoButton,
+                LEFT,
+                Qt.KeyboardModifier.NoModifier,
+            )
+            QApplication.sendEvent(groove, move)
+            self.pause(0.03)
+        QTest.mouseRelease(groove, LEFT, pos=end)
         self.pause(0.05)
 
     def choose_row(self, table: QTableWidget, row: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,15 +12,10 @@ from napari_histodistill.viewer.correct import Tool
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.look import Look
 from napari_histodistill.viewer.teacher import TeacherState
-from napari_histodistill.widgets.correct import TOOLS, CorrectWidget
-from napari_histodistill.widgets.distil import LABELS, DistilWidget
-from napari_histodistill.widgets.export import FORMATS, ExportWidget
-from napari_histodistill.widgets.review import ReviewWidget
-from napari_histodistill.widgets.session import session_of
-from napari_histodistill.widgets.slide import SlideWidget
-from napari_histodistill.widgets.study import StudyWidget
-from napari_histodistill.widgets.teacher import TeacherWidget
-from walkthrough.hand import Hand, WaitedInVainError
+from napari_histodistill.widgets.correct import TOOLS
+from napari_histodistill.widgets.distil import LABELS
+from napari_histodistill.widgets.export import FORMATS
+from walkthrough.docks import Docks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,19 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_histodistill.slide.labels import LabelValue
-    from napari_histodistill.viewer.slides import OpenSlideView
     from walkthrough.hand import Place
     from walkthrough.watchdog import Watchdog
 
-PANELS: Final = {
-    "Study": StudyWidget,
-    "Slide": SlideWidget,
-    "Teacher": TeacherWidget,
-    "Correct": CorrectWidget,
-    "Distil": DistilWidget,
-    "Review": ReviewWidget,
-    "Export": ExportWidget,
-}
 TUMOUR, NORMAL = "Tumour", "Normal"
 Stroke = tuple[str, "list[Place]"]
 
@@ -76,7 +61,7 @@ class Plan:
     while_learning: Callable[[], None] | None = None
 
 
-class Story:
+class Story(Docks):
     """Goes through a plan in a viewer, with the mouse.
 
     Parameters
@@ -89,44 +74,11 @@ class Story:
     """
 
     def __init__(self, viewer: Any, plan: Plan, out: Path, watchdog: Watchdog) -> None:
-        self.hand, self.plan, self.out, self.watchdog = Hand(viewer), plan, out, watchdog
-        self.pictures: list[Path] = []
+        super().__init__(viewer, out, watchdog)
+        self.plan = plan
         self.titles: list[str] = []
         self.figures: dict[str, Any] = {}
-        self._session = session_of(viewer)
         self._painted: NDArray[np.uint8] | None = None
-
-    @property
-    def view(self) -> OpenSlideView:
-        """The slide that is open."""
-        view = self._session.current
-        if view is None:
-            raise WaitedInVainError("No slide is open.")
-        return view
-
-    def panel(self, name: str) -> Any:
-        """A dock, opened from the menu if it is not, brought to the front by its tab if it lies behind."""
-        kind = PANELS[name]
-        found = self.hand.window.findChildren(kind)
-        if not found:
-            with self.watchdog.doing("docks"):
-                self.hand.menu("Plugins", "HistoDistill", name)
-                self.hand.wait(lambda: self.hand.window.findChildren(kind), 20, f"the dock {name}")
-                self.hand.pause(0.3)
-            found = self.hand.window.findChildren(kind)
-        with self.watchdog.doing("docks"):
-            self.hand.raise_tab(found[0], name)
-        return found[0]
-
-    def picture(self, name: str) -> None:
-        """Keep the window as a PNG."""
-        with self.watchdog.doing(self.watchdog.recent):  # what was begun may go on
-            self.hand.pause(0.5)
-        with self.watchdog.own_work():
-            self.out.mkdir(parents=True, exist_ok=True)
-            path = self.out / f"{len(self.pictures) + 1:02d}-{name}.png"
-            self.hand.window.grab().save(str(path))
-            self.pictures.append(path)
 
     # The steps
 
@@ -148,7 +100,7 @@ class Story:
         with self.watchdog.doing("open"):
             self.hand.answer_file_dialog(self.plan.slide)
             self.hand.click(panel.open_button)
-            self.hand.wait(lambda: self._session.current is not None, 30, "the slide to open")
+            self.hand.wait(lambda: self.session.current is not None, 30, "the slide to open")
             self.hand.pause(1)
         self.picture("slide")
         with self.watchdog.doing("layers"):

@@ -26,6 +26,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.spawn import get_executable
 from typing import IO, TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -185,6 +186,8 @@ class Job(ABC, Generic[Q, R]):
     ----------
     number : int
         Rises with every job of this process, so that late results can be told and dropped.
+    name : str
+        Of the function, for the log.
     state : JobState
     result : Any
         What the function returned, once ``state`` is DONE.
@@ -198,6 +201,8 @@ class Job(ABC, Generic[Q, R]):
         self.result: R | None = None
         self.error: Exception | None = None
         self._function, self._request = function, request
+        inner = function.func if isinstance(function, partial) else function
+        self.name = getattr(inner, "__name__", type(inner).__name__)
         self._events: queue.SimpleQueue[Progress | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
         self._finished = threading.Event()
@@ -209,7 +214,7 @@ class Job(ABC, Generic[Q, R]):
             if self.state is JobState.WAITING:
                 self.state = JobState.RUNNING
                 self._started = time.monotonic()
-                logger.info("job %d, %s, begins", self.number, self._function.__name__)
+                logger.info("job %d, %s, begins", self.number, self.name)
                 try:
                     self._launch()
                 except Exception as error:
@@ -280,9 +285,7 @@ class Job(ABC, Generic[Q, R]):
             self.result, self.error, self.state = result, error, state
             seconds = time.monotonic() - self._started if self._started else 0.0
             why = f" ({type(error).__name__})" if state is JobState.FAILED else ""
-            logger.info(
-                "job %d, %s, %s%s after %.1f s", self.number, self._function.__name__, state.value, why, seconds
-            )
+            logger.info("job %d, %s, %s%s after %.1f s", self.number, self.name, state.value, why, seconds)
             self._finished.set()
             self._events.put(None)
 

@@ -111,6 +111,7 @@ def start_log(level: str | None = None, *, verbose: bool = False) -> None:
     except OSError as error:
         sys.stderr.write(f"There is no log file: {path} cannot be written ({error.strerror}).\n")
     logger.setLevel(level.upper())
+    logger.propagate = logging.getLogger().isEnabledFor(logging.INFO)  # napari -v shows it, napari alone does not
     for handler in handlers:
         handler.setFormatter(_Discreet(_FORMAT))
         logger.addHandler(handler)

@@ -96,6 +96,18 @@ class UrlPath(type(Path())):  # type: ignore[misc]  # the class of this system's
         with told(self):
             return bytes(_filesystem(self).cat_file(str(self)))
 
+    def read_part(self, start: int, size: int = -1) -> bytes:
+        """``size`` bytes from ``start`` on, or all of them; from a host that knows no ranges the whole is fetched."""
+        with told(self):
+            files, whole = _filesystem(self), int(_filesystem(self).size(str(self)) or 0)
+            end = whole if size < 0 else min(whole, start + size)
+            if not whole:
+                return self.read_bytes()[start:][: size if size >= 0 else None]
+            if start >= end:
+                return b""
+            data = bytes(files.cat_file(str(self), start=start, end=end))
+        return data if len(data) <= end - start else data[start:end]
+
     def read_text(self, encoding: str | None = None, errors: str | None = None, **_: Any) -> str:
         """The whole file as text."""
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
@@ -139,8 +151,14 @@ def zarr_store(path: Path) -> Any:
 
 
 @contextmanager
-def told(url: Path) -> Iterator[None]:
+def told(url: Path, passing: type[Exception] = HistodistillError) -> Iterator[None]:
     """Make a sentence of whatever a store at a URL raises.
+
+    Parameters
+    ----------
+    url : Path
+    passing : type
+        Of errors that are left as they are.
 
     Raises
     ------
@@ -150,7 +168,7 @@ def told(url: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (FileNotFoundError, HistodistillError):
+    except (FileNotFoundError, HistodistillError, passing):
         raise
     except ImportError as error:
         raise UrlError(

@@ -20,6 +20,7 @@ from sparse_slide import sparse_slide
 from napari_histodistill.heap import kept_heap
 from napari_histodistill.jobs import InlineControl
 from napari_histodistill.nets import load_model
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict import PredictRequest, engine, mask_from_probability, predict_slide
 from napari_histodistill.predict.engine import torch_threads
 
@@ -28,6 +29,7 @@ import sys
 from pathlib import Path
 from browse import peak_mb
 from napari_histodistill.jobs import InlineControl
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict import PredictRequest, predict_slide
 predict_slide(PredictRequest(Path(sys.argv[1]), Path(sys.argv[2]), threads=1), InlineControl())
 print(peak_mb())
@@ -176,7 +178,7 @@ def test_smoothing_skips_what_no_threshold_can_change():
     seconds = []
     for probability in (clear, unclear):
         start = time.perf_counter()
-        mask_from_probability(probability, tissue, 0.5, 6.0, (2.0, 2.0))
+        mask_from_probability(probability, tissue, MaskSettings(0.5, 6.0), (2.0, 2.0))
         seconds.append(time.perf_counter() - start)
     print(f"\nmask of 4096 x 4096 px, sigma 3 px: clear {seconds[0]:.2f} s, undecided everywhere {seconds[1]:.2f} s")
     assert seconds[0] < 0.5 * seconds[1]

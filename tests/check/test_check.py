@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,8 @@ from napari_histodistill.jobs import InlineControl
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.study import (
     NO_CORRECTION,
+    Audit,
+    AuditPatch,
     Corrections,
     FileLock,
     RunState,
@@ -29,10 +34,11 @@ from napari_histodistill.study import (
     Study,
     StudyError,
     StudySlide,
-    audit,
 )
+from napari_histodistill.study.audit import write_audit
 from napari_histodistill.study.files import NewerError, read_one_document, write_document
 from napari_histodistill.study.locks import Holder
+from napari_histodistill.study.review import change_seen
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
 from damage import DAMAGES, check, damage, files_of, holdings
@@ -155,14 +161,63 @@ def test_a_damaged_document_is_read_from_its_copy_and_put_back(study, slide):
     assert '"normal"' in next(Path(report.aside).rglob("slide.json")).read_text()
 
 
+AN_AUDIT = Audit(1, 66, "", (50, 50), (AuditPatch(10, 20, 22, 22, 0, 100),), (0,), 1)
+
+
 def test_an_audit_comes_back_from_its_copy_and_without_one_its_loss_is_told(study, slide):
-    write_document(slide / "audit.json", audit.FORMAT, audit.VERSION, {"seed": 1}, copy=True)
+    write_audit(slide, AN_AUDIT)
     spoil(slide / "audit.json")
     assert check(study, repair=True).sound
     for name in ("audit.json", "audit.json.copy"):
         spoil(slide / name)
     assert check(study, repair=True).damaged[0].lost.startswith("the audit")
     assert not (slide / "audit.json").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"patches": [{**asdict(AN_AUDIT.patches[0]), "y": 390}]},  # the grid has 400 rows
+        {"patches": [{**asdict(AN_AUDIT.patches[0]), "labels": "AAAA"}]},
+        {"order": [1]},
+        {"order": [-1]},
+        {"drawn": 2},
+        {"sizes": [50, -1]},
+        {"square": 0},
+        {"seed": "1"},
+        {"created": 3},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_an_audit_that_says_what_cannot_be_is_damage_and_its_copy_counts(study, slide, changed):
+    write_audit(slide, AN_AUDIT)
+    path = slide / "audit.json"
+    sound = path.read_bytes()
+    document = json.loads(sound)
+    content = {key: value for key, value in document.items() if key not in {"format", "version", "crc32"}}
+    write_document(path, document["format"], document["version"], content | changed)  # its checksum fits
+    assert "says what cannot be" in check(study).damaged[0].problem
+    with pytest.raises(StudyError, match="--repair"):
+        Study.open(study).slides()[0].audit()
+    assert check(study, repair=True).sound
+    assert path.read_bytes() == sound
+    write_document(path, document["format"], document["version"], content | changed, copy=True)
+    assert check(study, repair=True).damaged[0].lost.startswith("the audit")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("place", [[-1.0, 0.0], [0.0, 1e9], [1e999, 0.0], ["a", 0.0], [0.0]], ids=str)
+def test_places_that_were_seen_lie_on_the_slide(study, slide, place):
+    change_seen(slide, lambda seen: seen.with_skipped((1.0, 2.0)))
+    assert check(study).findings == []
+    text = (slide / "review.json").read_text()
+    document = json.loads(text) | {"skipped": [place]}
+    del document["crc32"]
+    (slide / "review.json").write_text(json.dumps(document).replace("Infinity", "1e999"))
+    (slide / "review.json.copy").unlink()
+    report = check(study, repair=True)
+    assert report.damaged[0].lost == "which places a person has seen"
+    assert check(study).findings == []
 
 
 def test_a_slide_whose_record_is_lost_is_found_again_when_it_is_opened(study, slide):
@@ -304,6 +359,7 @@ def test_a_round_under_way_that_cannot_go_on_begins_anew(study):
 
 def test_what_an_interruption_leaves_is_no_damage(study, slide):
     (slide / ".slide.json.abc.partial").write_bytes(b"{")
+    os.utime(slide / ".slide.json.abc.partial", (1e9, 1e9))
     (slide / "predictions" / "0001-0002" / "probability.ome.zarr").mkdir(parents=True)
     (study / "distillations" / "0002" / "teacher").mkdir(parents=True)
     (slide / "corrections.journal").open("ab").write(b"\x89HDS\x10")
@@ -314,24 +370,137 @@ def test_what_an_interruption_leaves_is_no_damage(study, slide):
     assert not (slide / ".slide.json.abc.partial").exists()
 
 
+def test_a_copy_that_a_full_disk_left_behind_is_brought_up_to_date(study, slide):
+    (entry,) = Study.open(study).slides()
+    older = (slide / "slide.json.copy").read_bytes()
+    entry.label = SlideLabel.NORMAL
+    entry.save()
+    (slide / "slide.json.copy").write_bytes(older)
+    report = check(study, repair=True)
+    assert [(finding.path.rpartition("/")[2], finding.harmless) for finding in report.findings] == [
+        ("slide.json.copy", True)
+    ]
+    (slide / "slide.json").write_text("{")
+    assert Study.open(study).slides()[0].label is SlideLabel.NORMAL
+    assert check(study, repair=True).sound
+    assert check(study).findings == []
+
+
+@pytest.mark.parametrize("where", [".slide.json.abc.partial", "exports/.partial-mask.ome.zarr/0/c/0"])
+def test_what_may_be_being_written_at_this_moment_is_left_alone_and_told(study, slide, where):
+    path = slide / where
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"{")
+    left = slide / "/".join(where.split("/")[: 1 + where.count("partial-")])
+    report = check(study, repair=True)
+    (finding,) = report.findings
+    assert finding.path == left.relative_to(study).as_posix()
+    assert "left alone" in finding.remedy
+    assert (report.sound, path.exists()) == (True, True)
+    for one in (left, *left.rglob("*")):
+        os.utime(one, (time.time() - 600,) * 2)
+    assert check(study, repair=True).findings[0].repaired
+    assert not left.exists()
+
+
+# Links, and what may not be read
+
+
+@pytest.mark.parametrize("where", ["exports", "runs/0001/probability.ome.zarr/0/c/9", "runs/0001/more"])
+def test_a_link_in_a_slide_is_told_and_the_check_goes_on(study, slide, tmp_path, where):
+    (slide / where).symlink_to(tmp_path / "elsewhere")
+    (study / "distillations" / "0001" / "checkpoint.pt").write_bytes(b"PK nothing")
+    report = check(study, repair=True)
+    (finding,) = report.unchecked
+    assert "is a link" in finding.problem
+    assert [one.path for one in report.damaged] == ["distillations/0001/checkpoint.pt"]
+    assert report.damaged[0].repaired
+    assert not report.sound
+    assert (slide / where).is_symlink()
+    assert CliRunner().invoke(main, ["check", str(study)]).exit_code == 2
+
+
+def test_a_link_in_the_place_of_a_slide_is_told_and_nothing_is_written_where_it_leads(study, slide, tmp_path):
+    shutil.copytree(slide, tmp_path / "other")
+    for lock in (tmp_path / "other").glob("*.lock"):
+        lock.unlink()
+    (study / "slides" / "other").symlink_to(tmp_path / "other")
+    before = names(tmp_path / "other")
+    assert [finding.path for finding in check(study, repair=True).unchecked] == ["slides/other"]
+    assert names(tmp_path / "other") == before
+
+
+@pytest.mark.parametrize("name", ["removed", "damaged", "slides", "distillations"])
+def test_a_link_that_leads_out_of_the_study_is_refused_before_anything_is_written(study, tmp_path, name):
+    (tmp_path / "outside").mkdir()
+    if (study / name).exists():
+        (study / name).rename(study / "kept")
+    (study / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(StudyError, match=f"{name} is a link"):
+        check(study, repair=True)
+    if name != "damaged":
+        with pytest.raises(StudyError, match=f"{name} is a link"):
+            Study.open(study)
+
+
+CLOSED = """
+import os, sys
+sys.path[:] = {path!r}
+from pathlib import Path
+from click.testing import CliRunner
+from napari_histodistill.check import CheckRequest, check_study
+from napari_histodistill.cli import main
+from napari_histodistill.jobs import InlineControl
+from napari_histodistill.study import Study
+study = Path({study!r})
+CliRunner().invoke(main, ["check", str(study)])  # loads what the next user may not be able to read
+if os.getuid() == 0:
+    os.setgid(65534); os.setuid(65534)
+result = CliRunner().invoke(main, ["check", str(study)])
+print(result.exit_code, result.stdout, result.stderr)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="closes files to another user")
+@pytest.mark.parametrize(
+    ("closed", "said"),
+    [
+        ("slides/*/slide.json", "slide.json: may not be read by you"),
+        ("slides/*/runs/0001/probability.ome.zarr/0/c/0/0", "c/0/0: may not be read by you"),
+        ("slides/*/slide.lock", "slide.lock: may not be read by you"),
+        ("slides", "slides: may not be read by you"),
+        ("study.json", "study.json may not be read by you"),
+    ],
+)
+def test_what_may_not_be_read_is_no_damage(study, closed, said):
+    Study.open(study).slides()[0].lock().acquire()
+    shutil.copytree(study, public := Path("/var/tmp") / f"histodistill-check-{os.getpid()}")
+    try:
+        subprocess.run(["chmod", "-R", "a=rX", str(public)], check=True)
+        (path,) = public.glob(closed)
+        path.chmod(0)
+        code = CLOSED.format(path=sys.path, study=str(public))
+        environment = {**os.environ, "HOME": "/nonexistent"}
+        told = subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True, text=True)
+        assert said in told.stdout
+        assert told.stdout.startswith("2 ")
+        assert "--repair" not in told.stdout
+    finally:
+        path.chmod(0o700)
+        shutil.rmtree(public)
+
+
 # Locks
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="asks whether a process runs")
-@pytest.mark.parametrize("name", ["corrections.lock", "audit.lock"])
+@pytest.mark.parametrize("name", ["corrections.lock", "audit.lock", "review.lock"])
 def test_a_lock_that_is_held_for_a_moment_can_be_broken_too(study, slide, name):
     with FileLock(slide / name, "It") as lock:
         lock.path.write_text(json.dumps({"pid": 7, "host": "lab7", "since": "2026-01-02T03:04:05+00:00"}))
         check_study(CheckRequest(study, break_lock=True), InlineControl())
         with FileLock(slide / name, "It"):
             assert Holder.read(lock.path).runs
-
-
-def test_a_link_in_a_slides_folder_costs_its_record_nothing(study, slide, tmp_path):
-    (slide / "exports").symlink_to(tmp_path)
-    with pytest.raises(StudyError, match="exports is a link"):
-        check(study, repair=True)
-    assert (slide / "slide.json").exists()
 
 
 def test_a_lock_of_a_computer_that_is_gone_can_be_broken_and_one_of_a_running_process_not(study):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -156,7 +155,7 @@ def test_killed_at_any_epoch_it_goes_on_to_the_same_weights(request_for, recorde
         )
         assert child.stdout is not None
         assert any(text.startswith(line) for text in child.stdout)
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         child.wait()
     result = distill(replace(request, resume=True), recorder)
     for name in ("rounds/1", "rounds/2", "."):

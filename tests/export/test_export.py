@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import xml.etree.ElementTree as ET
 
 import geojson
@@ -20,9 +21,10 @@ from PIL import Image
 from napari_histodistill import __version__
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.export import FORMATS, ExportError, ExportOptions, export_slide, picture
+from napari_histodistill.export.source import source_of
 from napari_histodistill.jobs import InlineControl, JobCancelled
 from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
-from napari_histodistill.study import NO_CORRECTION, StudySlide
+from napari_histodistill.study import NO_CORRECTION, StudyError, StudySlide
 
 TUMOUR_BOX = (200, 360, 300, 500)
 """top, bottom, left, right in px of the working grid, which has 4 x 4 level-0 px each (see conftest)."""
@@ -345,6 +347,29 @@ def test_corrections_leave_on_their_own(entry):
 def test_what_the_study_does_not_hold_is_a_sentence(entry, what, number, sentence):
     with pytest.raises(ExportError, match=sentence):
         export_slide(entry, ["csv"], what=what, round_number=number)
+
+
+def test_a_mask_that_another_process_replaces_meanwhile_is_not_exported_as_empty(entry):
+    source = source_of(entry)
+    strips = source.strips(100)
+    next(strips)
+    shutil.rmtree(entry.run.folder)  # as `segment` does once it has a newer one
+    with pytest.raises(StudyError, match="no longer there"):
+        list(strips)
+    with pytest.raises(ExportError, match="no longer there"):
+        source.check()
+
+
+def test_the_first_teacher_is_not_called_round_0(entry):
+    for number in (0, 2):
+        run = entry.new_prediction(f"0001-000{number}", {})
+        with run.replace_pseudo_mask():
+            pass
+    with pytest.raises(ExportError, match=r"no prediction of round 1 .* choose from the first teacher and round 2\."):
+        export_slide(entry, ["csv"], what="prediction", round_number=1)
+    shutil.rmtree(entry.folder / "predictions" / "0001-0000")
+    with pytest.raises(ExportError, match=r"no prediction of the first teacher .* choose from round 2\."):
+        export_slide(entry, ["csv"], what="prediction", round_number=0)
 
 
 def test_a_file_name_can_be_given(entry, tmp_path):

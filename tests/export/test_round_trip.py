@@ -201,16 +201,15 @@ def test_a_ring_that_crosses_itself_is_filled_by_the_even_odd_rule(entry, tmp_pa
 
 def test_a_pseudo_mask_that_comes_in_is_shown_as_it_came(hard, hard_mask, tmp_path):
     """The viewer computes masks anew from probability and tissue: they must give the mask that came in."""
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.predict import mask_from_probability
 
     file = tmp_path / "mask.png"
     Image.fromarray(hard_mask).save(file)
     bring(hard, file)
     tissue = hard.tissue_on_grid()[0:600, 0:800]
-    summary = hard.run.record.summary
-    shown = mask_from_probability(
-        np.asarray(hard.probability()), tissue, summary["threshold"], summary["smoothing_um"], hard.grid.pixel_size_um
-    )
+    settings = MaskSettings.of_record(hard.run.record.summary)
+    shown = mask_from_probability(np.asarray(hard.probability()), tissue, settings, hard.grid.pixel_size_um)
     np.testing.assert_array_equal(shown, hard_mask)
 
 

@@ -22,7 +22,7 @@ from napari_histodistill.distill import StudyRequest, distill_study
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import InlineControl
 from napari_histodistill.predict import PredictRequest, predict_slide
-from napari_histodistill.study import NO_CORRECTION, RunState, Study, StudyError
+from napari_histodistill.study import NO_CORRECTION, RunState, Study, StudyError, remove_slide, restore_slide
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, kills and mounts")
 needs_root = pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="mounts or becomes another user")
@@ -186,6 +186,26 @@ def test_a_folder_that_vanishes_is_told_and_what_was_painted_is_written_when_it_
         session.close()
     np.testing.assert_array_equal(entry_of(study).all_corrections()[:], hand - np.uint8(1))
     assert check(study).damaged == []
+
+
+def test_a_slide_that_another_process_takes_out_is_told_and_its_strokes_are_written_when_it_is_back(
+    study, slide, monkeypatch
+):
+    monkeypatch.setenv("HISTODISTILL_CACHE", str(study.parent / "cache"))
+    session = child.Session(slide, study)
+    try:
+        removed = remove_slide(entry_of(study).folder)
+        session.paint(90, 100, 3)
+        session.loop.run(20, lambda: session.result.save_problem)
+        assert "not saved yet" in session.result.save_problem
+        assert list((study / "slides").iterdir()) == []  # nothing of it is made anew
+        restore_slide(removed)
+        session.loop.run(30, lambda: session.result.all_saved)
+        assert session.result.save_problem == ""
+        hand = session.result.mask.hand.copy()
+    finally:
+        session.close()
+    np.testing.assert_array_equal(entry_of(study).all_corrections()[:], hand - np.uint8(1))
 
 
 class Vanishing(InlineControl):

@@ -67,6 +67,14 @@ def test_the_result_holds_every_measure_twice_and_says_how_it_was_made(red_squar
     assert result["all_foreground"]["f1_negative"] == 0
 
 
+def test_a_lone_spot_counts_as_tumour_unless_support_is_asked_for(red_square):
+    positive = red_square.where(lambda bag: bag.label == 1)
+    assert evaluate_model(Redness(), positive, split="all").to_json()["dice_pooled"] > 0.98
+    assert evaluate_model(Redness(), positive, split="all", support=0.5).to_json()["dice_pooled"] > 0.98
+    strict = evaluate_model(Redness(), positive, split="all", support=0.9).to_json()
+    assert (strict["dice_pooled"], strict["support"]) == (0, 0.9)
+
+
 def test_the_result_is_json_with_intervals_that_hold_the_measures(red_square):
     result = json.loads(json.dumps(evaluate_model(Redness(), red_square, split="all").to_json(), allow_nan=False))
     for name in MEASURES:

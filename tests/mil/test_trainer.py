@@ -156,3 +156,18 @@ def test_a_folder_that_is_gone_and_a_file_that_is_no_checkpoint_are_said(tmp_pat
         (tmp_path / "checkpoint.pt").write_bytes(content)
         with pytest.raises(TrainingError, match="no checkpoint"):
             trainer.load(tmp_path / "checkpoint.pt")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "capabilities", "precision"),
+    [
+        ("swin-t", {"avx512_bf16": True}, "bf16-mixed"),
+        ("swin-t", {"amx_bf16": True}, "bf16-mixed"),
+        ("swin-t", {"avx512_bf16": False}, "32-true"),
+        ("mobilenet-v3-small", {"avx512_bf16": True}, "32-true"),
+        (None, {"avx512_bf16": True}, "32-true"),
+    ],
+)
+def test_a_cpu_trains_in_bfloat16_where_that_pays(monkeypatch, encoder, capabilities, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert make_fabric("cpu", encoder).strategy.precision.precision == precision

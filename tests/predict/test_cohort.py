@@ -164,6 +164,8 @@ def test_a_scheduler_that_does_not_answer_is_a_sentence(slides, model, tmp_path,
     monkeypatch.setattr("napari_histodistill.predict.cluster.CONNECT_S", 0.5)
     with pytest.raises(HistodistillError, match="No dask scheduler answers at"):
         predict_cohort(cohort(slides, tmp_path / "study", model, scheduler=scheduler), SILENT)
+    dask = pytest.importorskip("dask")
+    assert "scheduler" not in dask.config.config  # it is not set, which is more than set to nothing
 
 
 def test_without_dask_distributed_the_sentence_says_what_to_install(slides, model, tmp_path, monkeypatch):

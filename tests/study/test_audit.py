@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from napari_histodistill.study import Audit, AuditPatch, StudyError
 from napari_histodistill.study.audit import FORMAT, VERSION, change_audit, read_audit, square_side, write_audit
 from napari_histodistill.study.files import read_document, write_document
-from napari_histodistill.study.review import Seen, read_seen, write_seen
+from napari_histodistill.study.review import Seen, change_seen, read_seen
 
 
 @pytest.fixture
@@ -126,12 +128,27 @@ def test_squares_are_of_400_um():
 def test_visited_places_open_again_with_another_prediction_skipped_ones_do_not(tmp_path):
     assert read_seen(tmp_path) == Seen()
     seen = Seen().with_visited("a", (1.0, 2.0)).with_visited("a", (3.0, 4.0)).with_skipped((3.0, 4.0))
-    write_seen(tmp_path, seen)
+    assert change_seen(tmp_path, lambda _before: seen) == seen
     again = read_seen(tmp_path)
     assert again == seen
     assert set(again.closed("a")) == {(1.0, 2.0), (3.0, 4.0)}
     assert again.closed("b") == ((3.0, 4.0),)
+    assert again.with_skipped((3.0, 4.0)) == again.with_visited("a", (1.0, 2.0)) == again  # once
     assert again.with_visited("b", (5.0, 6.0)).visited == ((5.0, 6.0),)
+    (tmp_path / "review.json.copy").unlink()
     (tmp_path / "review.json").write_text('{"format": "histodistill-review", "version": 1, "visited": 3}')
     with pytest.raises(StudyError, match="damaged"):
         read_seen(tmp_path)
+
+
+def test_what_two_windows_have_seen_at_the_same_time_both_stays(tmp_path):
+    barrier = threading.Barrier(2)
+
+    def look(number):
+        barrier.wait()
+        for place in range(10):
+            change_seen(tmp_path, lambda seen, at=(float(number), float(place)): seen.with_skipped(at))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(look, range(2)))
+    assert sorted(read_seen(tmp_path).skipped) == [(float(i), float(j)) for i in range(2) for j in range(10)]

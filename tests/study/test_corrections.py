@@ -22,6 +22,7 @@ from napari_histodistill.study import (
     Patch,
     StudyError,
     StudySlide,
+    compaction,
     corrections,
     journal,
     timeline,
@@ -76,15 +77,15 @@ def test_what_was_set_is_read_back_whether_or_not_it_reached_the_array(entry, of
 def test_strokes_that_are_brought_into_the_array_while_it_is_read_are_not_undone(entry, monkeypatch):
     entry.save_corrections_region(0, 0, np.full((9, 9), TUMOUR, np.uint8))
     reader, writer = entry.all_corrections(), entry.all_corrections()
-    plain = corrections.Corrections._array_window
+    plain = compaction.Compacted.window
 
     def meanwhile(self, *window: int) -> np.ndarray | None:
-        if self is reader:
+        if self is reader._compacted:
             entry.save_corrections_region(0, 0, np.full((9, 9), NORMAL, np.uint8))
             writer.compact()
         return plain(self, *window)
 
-    monkeypatch.setattr(corrections.Corrections, "_array_window", meanwhile)
+    monkeypatch.setattr(compaction.Compacted, "window", meanwhile)
     assert (reader.read(0, 0, 9, 9) == NORMAL).all()
 
 
@@ -126,7 +127,7 @@ def test_acknowledged_strokes_survive_a_kill_at_any_moment(entry, tmp_path):
 
 def test_a_crash_between_array_and_mark_applies_nothing_twice(entry, often, monkeypatch):
     paint(entry, 2)
-    monkeypatch.setattr(corrections.Corrections, "_write_mark", lambda self, mark: 1 / 0)
+    monkeypatch.setattr(compaction.Compacted, "write_mark", lambda self, mark: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         paint(entry, 3, 2)
     monkeypatch.undo()
@@ -356,3 +357,19 @@ def test_a_copied_study_goes_on(entry, tmp_path):
     paint(copy, 4, 3)
     np.testing.assert_array_equal(whole(copy), after(4, entry.grid.shape))
     np.testing.assert_array_equal(whole(entry), after(3, entry.grid.shape))
+
+
+def test_a_stroke_may_name_a_file_whose_name_is_no_utf_8(entry):
+    names = "import of caf\udce9.geojson", "肺 é.tiff"
+    entry.save_corrections_region(0, 0, np.full((2, 2), TUMOUR, np.uint8), tool=names[0], context=names[1])
+    (origin,) = entry.all_corrections().provenance(0, 0, 2, 2)
+    assert (origin.tool, origin.context) == names
+
+
+def test_the_latest_stroke_comes_first_although_the_clock_was_set_back(entry):
+    for number, time in enumerate(("2026-03-01T10:00:00+00:00", "2026-01-01T10:00:00+00:00")):
+        window = np.full((2, 2), NO_CORRECTION, np.uint8), np.full((2, 2), TUMOUR, np.uint8)
+        patch = Patch.between(0, 3 * number, *window)
+        entry.all_corrections().append([Entry(f"brush {number}", (patch,), TUMOUR, time=time)])
+    origins = entry.all_corrections().provenance(0, 0, 2, 9)
+    assert [origin.tool for origin in origins] == ["brush 1", "brush 0"]

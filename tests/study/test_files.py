@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import sys
+from pathlib import Path
 
 import pytest
 
-from napari_histodistill.study.files import StudyError, read_document, write_atomically, write_document
+from napari_histodistill.study import files
+from napari_histodistill.study.files import (
+    DamagedError,
+    ForbiddenError,
+    StudyError,
+    read_document,
+    write_atomically,
+    write_document,
+)
 
 
 def test_a_document_comes_back(tmp_path):
@@ -48,3 +60,51 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 def test_not_a_number_never_gets_into_a_document(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         write_document(tmp_path / "a.json", "thing", 1, {"x": float("nan")})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such rights")
+def test_documents_may_be_read_by_whoever_may_read_other_files(tmp_path):
+    write_document(tmp_path / "a.json", "thing", 1, {}, copy=True)
+    (tmp_path / "plain").write_text("")
+    assert {path.stat().st_mode for path in tmp_path.iterdir()} == {(tmp_path / "plain").stat().st_mode}
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    write_document(tmp_path / "a.json", "thing", 1, {})
+
+    def closed(*_args, **_kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", closed)
+    with pytest.raises(ForbiddenError, match=r"may not be read by you") as refused:
+        read_document(tmp_path / "a.json", "thing", 1)
+    assert not isinstance(refused.value, DamagedError)
+
+
+def test_windows_lets_a_file_be_replaced_once_nobody_reads_it(tmp_path, monkeypatch):
+    plain, refusals = Path.replace, iter([True] * 3)
+
+    def replace(path, target):
+        if next(refusals, False):
+            raise PermissionError(errno.EACCES, "The process cannot access the file")
+        return plain(path, target)
+
+    monkeypatch.setattr(files.sys, "platform", "win32")
+    monkeypatch.setattr(Path, "replace", replace)
+    write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert files.check_command(Path("C:/two words")).endswith('"C:/two words"')
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="syncs no folders")
+def test_a_file_system_that_cannot_sync_folders_will_do(tmp_path, monkeypatch):
+    plain = os.fsync
+
+    def only_files(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        plain(handle)
+
+    monkeypatch.setattr(os, "fsync", only_files)
+    write_atomically(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"

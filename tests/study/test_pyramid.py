@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import zarr
@@ -129,3 +131,12 @@ def test_a_pyramid_whose_making_was_cut_off_is_not_there(tmp_path, monkeypatch):
     assert not (tmp_path / "a.ome.zarr").exists()
     assert Pyramid.create(tmp_path / "a.ome.zarr", grid, "labels", name="a").shape == (600, 700)
     assert [path.name for path in tmp_path.iterdir()] == ["a.ome.zarr"]
+
+
+def test_an_array_that_is_gone_does_not_read_as_empty(tmp_path, odd_grid):
+    pyramid = Pyramid.create(tmp_path / "a", odd_grid, "image", name="x")
+    pyramid.write(0, 0, np.full((10, 10), 7, np.uint8))
+    assert not pyramid.read(500, 500, 10, 10).any()
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(StudyError, match="no longer there"):
+        pyramid.read(0, 0, 10, 10)

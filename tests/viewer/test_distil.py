@@ -17,13 +17,15 @@ from napari_histodistill.distill.rounds import Round, Rounds
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled
 from napari_histodistill.mil.settings import Epoch
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict import TileDone
+from napari_histodistill.predict.audit import OWN
 from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.labels import NORMAL, TUMOUR
-from napari_histodistill.study import SlideLabel, Study
+from napari_histodistill.study import SlideLabel, Study, StudySlide
 from napari_histodistill.viewer.distil import DistilState, Scope
 from napari_histodistill.viewer.layers import Role, add_layer, slide_layer
-from napari_histodistill.viewer.result import MaskSettings
+from napari_histodistill.viewer.shown import shown_prediction
 from napari_histodistill.viewer.slides import SlideViews
 
 SHAPE = (550, 752)
@@ -49,6 +51,15 @@ def write(run, entry, tumour):
     with run.replace_pseudo_mask():
         pass
     entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
+
+
+def raising(error):
+    """A function that raises, whatever it is called with."""
+
+    def call(*_args, **_kwargs):
+        raise error
+
+    return call
 
 
 class Session:
@@ -299,6 +310,64 @@ def test_after_a_round_became_the_mask_the_first_teacher_is_still_what_it_was(se
     assert (session.view.teacher.result.mask.data[:, :376] == NORMAL).all()
 
 
+def test_a_label_is_written_in_the_background_and_is_there_before_rounds_begin(session, monkeypatch):
+    control, run = session.control, session.runner.start
+    held = []
+    monkeypatch.setattr(session.runner, "start", lambda job, **callbacks: held.append((job, callbacks)))
+    control.set_label(SlideLabel.TUMOUR)
+    control.set_label(SlideLabel.NORMAL)
+    assert control.history.label is SlideLabel.NORMAL
+    assert session.entry.label is SlideLabel.UNKNOWN
+    control.reload()  # reads what is not written yet
+    job, callbacks = held.pop()
+    run(job, **callbacks)
+    assert control.history.label is SlideLabel.NORMAL
+    monkeypatch.undo()
+    monkeypatch.setattr(type(held[0][0]), "wait", lambda job: run(job, **held[0][1]))
+    control.start()
+    assert session.entry.label is SlideLabel.NORMAL
+    session.finish()
+    assert control.history.label is SlideLabel.NORMAL
+
+
+def test_a_label_that_cannot_be_written_is_told_and_the_study_s_is_shown(session, monkeypatch):
+    told = []
+    notification_manager.notification_ready.connect(lambda notice: told.append(notice.message))
+    monkeypatch.setattr(StudySlide, "save", raising(HistodistillError("The disk is full: free space.")))
+    session.control.set_label(SlideLabel.NORMAL)
+    assert told == ["The disk is full: free space."]
+    assert session.control.history.label is SlideLabel.UNKNOWN
+
+
+def test_no_round_becomes_the_mask_while_the_teacher_runs_or_the_model_learns(session):
+    session.start()
+    session.do("unverified", slice(0, 200))
+    assert "learning" in session.control.adopt_reason
+    session.finish()
+    assert session.control.adopt_reason == ""
+    session.view.tissue.find()
+    session.runner.pass_time()
+    session.view.teacher.run()
+    assert "teacher is running" in session.control.adopt_reason
+    session.control.adopt(1)
+    assert "adopted" not in session.entry.run.record.settings
+
+
+def test_the_first_teacher_is_known_after_a_round_was_taken_as_the_mask(session):
+    session.start()
+    session.do("unverified", slice(0, 200))
+    session.finish()
+    assert shown_prediction(session.view).teacher == OWN
+    session.control.adopt(1)
+    session.runner.pass_time()
+    shown = shown_prediction(session.view)
+    assert (shown.name, shown.teacher) == ("0001-0001", "0001-0000")
+    session.control.pin(0)
+    session.runner.pass_time()
+    shown = shown_prediction(session.view)
+    assert (shown.name, shown.teacher) == ("0001-0000", None)  # not the mask, which is round 1 by now
+
+
 def test_two_rounds_are_compared_where_nothing_was_corrected(session):
     session.start()
     for tumour in (100, 200):
@@ -320,10 +389,18 @@ def test_two_rounds_are_compared_where_nothing_was_corrected(session):
     assert (layer.data[:, 376:] == 2).all()
     comparison.compare(1, 7)
     assert "no prediction of round 7" in notification_manager.records[-1].message
-    assert session.view.layer(Role.COMPARISON) is None
+    assert comparison.layer is None
+    session.runner.pass_time()
+    assert (layer.name, layer.visible, layer.data.any()) == ("comparison (off)", False, False)
     comparison.compare(1, 2)
+    session.runner.pass_time()
+    assert comparison.layer is session.view.layer(Role.COMPARISON) is layer  # the same one each time
+    assert layer.visible
+    untouched = session.view.teacher.result.mask.hand[:, 100:200] == 0
+    np.testing.assert_array_equal(layer.data[:, 100:200], untouched)
     session.view.teacher.release()
-    assert session.view.layer(Role.COMPARISON) is None
+    assert comparison.layer is None
+    assert not layer.visible
 
 
 # What is shown, and its name
@@ -355,7 +432,7 @@ def test_where_no_round_is_better_the_teacher_is_shown(session):
     session.do("not better")
     assert session.title == "prediction: round 1 not better, showing the teacher"
     assert (session.layer.data[:, 376:] == TUMOUR).all()
-    assert session.control.title_of(session.control.shown) == session.title
+    assert session.control.on_screen.title_of(session.control.shown) == session.title
 
 
 def test_a_round_that_is_pinned_stays_until_the_user_follows_again(session):
@@ -497,7 +574,13 @@ def test_a_new_threshold_changes_prediction_and_difference(session):
     assert (difference.data[:, :376] == 1).all()
     assert (difference.data[:, 376:] == 0).all()
     session.control.prediction.show_difference(on=False)
-    assert session.view.layer(Role.DIFFERENCE) is None
+    assert session.control.prediction.difference is None
+    session.runner.pass_time()
+    assert (difference.name, difference.visible, difference.data.any()) == ("difference (off)", False, False)
+    session.control.prediction.show_difference(on=True)
+    session.runner.pass_time()
+    assert session.control.prediction.difference is session.view.layer(Role.DIFFERENCE) is difference
+    assert (difference.name, difference.visible) == ("difference", True)
 
 
 # Rounds that are not those on screen

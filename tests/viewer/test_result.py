@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.slide import open_slide
 from napari_histodistill.study import RunState, Study
 from napari_histodistill.viewer.layers import Role, add_layer, slide_layer
@@ -135,14 +138,14 @@ def test_an_undone_stroke_is_no_correction_on_disk(window, opened, study):
 
 
 def test_a_new_threshold_is_kept_in_the_study(window, opened, study):
-    opened.teacher.set_mask(threshold=0.75, smoothing_um=4.0)
+    opened.teacher.set_mask(threshold=0.75, smoothing_um=4.0, support=0.3)
     entry = Study.open(study).slides()[0]
     window.wait(lambda: (entry.run.record.summary or {}).get("threshold") == 0.75, seconds=20)
     assert entry.run.record.state is RunState.COMPLETE
     assert np.mean(entry.pseudo_mask()[:] == 1) == pytest.approx(0.25, abs=0.01)
     opened.teacher.choose_study(study)
     window.wait(lambda: opened.teacher.result is not None)
-    assert opened.teacher.mask_settings.threshold == 0.75
+    assert opened.teacher.mask_settings == MaskSettings(0.75, 4.0, 0.3)
 
 
 def test_edited_tissue_takes_the_mask_along_on_disk_too(window, opened, study):
@@ -166,7 +169,7 @@ def test_blocks_appear_as_they_land(window, opened, study):
     run = entry.new_run({"again": True})
     run.record.state = RunState.PARTIAL
     run.save()
-    from napari_histodistill.viewer.result import MaskSettings, ResultView
+    from napari_histodistill.viewer.result import ResultView
 
     opened.teacher.close()
     for role in (Role.PSEUDO_MASK, Role.PROBABILITY):
@@ -208,3 +211,36 @@ def test_a_mask_layer_that_was_removed_comes_back_with_its_corrections(window, o
     window.settle(0.3)
     opened.teacher.result.show()
     assert opened.layer(Role.PSEUDO_MASK).data[500, 200] == 1
+
+
+def test_a_result_that_another_program_put_in_its_place_is_shown(window, opened, study):
+    layer = opened.layer(Role.PSEUDO_MASK)
+    layer.paint((100, 20), 2)
+    before = opened.teacher.result
+    window.wait(lambda: before.all_saved)
+    entry = Study.open(study).slides()[0]
+    run = entry.new_run({})
+    run.probability.write(0, 0, np.full(entry.grid.shape, 255, np.uint8))
+    with run.replace_pseudo_mask():
+        pass
+    opened.teacher.look_for_news()
+    entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
+    assert not before.run.folder.exists()
+
+    def looked():
+        opened.teacher.look_for_news()
+        return opened.teacher.result not in (None, before)
+
+    window.wait(looked)
+    mask = opened.teacher.result.mask
+    window.wait(lambda: bool((mask.data[:, 60:] == 1).all()))
+    assert mask.data[100, 20] == 2
+
+
+def test_a_result_stays_on_screen_when_its_study_is_gone(window, opened, study):
+    shown = opened.teacher.result
+    shutil.rmtree(study / "slides")
+    for _ in range(3):
+        opened.teacher.look_for_news()
+        window.wait(lambda: not opened.teacher._watching.busy)
+    assert opened.teacher.result is shown

@@ -152,9 +152,9 @@ def test_places_that_were_seen_stay_closed_after_a_restart_and_open_with_a_new_r
 def test_the_layer_is_hidden_until_it_is_wanted_and_follows_the_prediction(session):
     review = session.view.review
     review.next()
-    layer = session.view.layer(Role.UNCERTAINTY)
-    assert not layer.visible
+    assert session.view.layer(Role.UNCERTAINTY) is None
     review.show_uncertainty(True)
+    layer = session.view.layer(Role.UNCERTAINTY)
     assert layer.visible
     assert review.shows_uncertainty
     edges = layer.scale * np.array(layer.data.shape)
@@ -238,6 +238,51 @@ def test_labels_are_kept_apart_from_corrections_and_survive_a_restart(mark, stud
     audit.label_next()
     assert audit.patch not in {first, second, third}
     again.views.close()
+
+
+def test_the_layer_of_patches_is_hidden_between_two_times_of_labelling_and_used_again(session):
+    view, layers = session.view, session.viewer.layers
+    layers.selection.active = view.layer(Role.PSEUDO_MASK)
+    before = middle_of(session), camera_of(session.viewer).zoom
+    view.audit.draw(12)
+    layer, first = view.audit.layer, view.audit.patch
+    assert (middle_of(session), camera_of(session.viewer).zoom) != before
+    layer.data[4:9, 4:9] = TUMOUR
+    view.audit.stop()
+    assert view.layer(Role.AUDIT) is layer
+    assert not layer.visible
+    assert layers.selection.active is view.layer(Role.PSEUDO_MASK)
+    assert (middle_of(session), camera_of(session.viewer).zoom) == before
+    view.review.next()  # adds layers above it
+    view.audit.label_next()
+    assert view.audit.layer is layer
+    assert layer.visible
+    assert layers[-1] is layer
+    assert layers.selection.active is layer
+    expected = view.teacher.result.mask.data[view.audit.audit.patches[first].slices]
+    np.testing.assert_array_equal(layer.data[1:-1, 1:-1], expected)  # nothing is left of the stroke before
+    layers.remove(layer)  # by hand, in the list of layers
+    view.audit.label(ALL_TUMOUR)
+    view.audit.label_next()
+    assert view.audit.layer.visible
+
+
+def test_the_layer_of_patches_goes_with_the_slide(session):
+    session.view.audit.draw(12)
+    session.view.audit.stop()
+    session.viewer.layers.remove(session.view.layer(Role.SLIDE))
+    session.runner.pass_time()
+    assert list(session.viewer.layers) == []
+
+
+def test_a_slide_that_comes_back_has_no_hidden_patch_taken_up(session):
+    session.view.audit.draw(12)
+    session.view.audit.stop()
+    session.views.go_to(session.view)
+    assert session.viewer.layers.selection.active is session.view.layer(Role.SLIDE)
+    session.view.audit.label_next()
+    session.views.go_to(session.view)
+    assert session.viewer.layers.selection.active is session.view.audit.layer
 
 
 def test_a_label_can_be_given_again(session):

@@ -10,6 +10,7 @@ from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from PIL import Image
 
+from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import ThreadJob
 from napari_histodistill.predict import Figures
 from napari_histodistill.slide import open_slide
@@ -221,7 +222,7 @@ def test_the_state_of_a_slide_in_words(session, study, slides):
     slides[0] = shutil.move(slides[0], str(slides[0]) + ".away")
     study._looked_at.clear()
     study.refresh()
-    assert session.words("1.tiff") == "missing: moved, predicted, corrected: 1 stroke, rounds done: 2"
+    assert session.words("1.tiff") == "missing: moved, corrected: 1 stroke, rounds: 2"
     assert session.row("1.tiff").overview.figures.tumour_percent == 100
     assert session.words("2.tiff") == "not opened yet"
 
@@ -479,13 +480,39 @@ def test_opening_the_slide_that_is_shown_already_leaves_the_view_as_it_is(sessio
     assert session.viewer.scene.camera.zoom == 3.5
 
 
+def test_the_status_line_names_what_is_still_being_opened(session, slides, monkeypatch):
+    started = []
+    monkeypatch.setattr(session.runner, "start", lambda job, **callbacks: started.append((job, callbacks)))
+    for path in slides:
+        session.views.open(path)
+    assert session.viewer.status == "Opening 1.tiff, 2.tiff, 3.tiff…"
+    (_, first), (_, second), (_, third) = started
+    second["failed"](HistodistillError("It cannot be read."))
+    assert session.viewer.status == "Opening 1.tiff, 3.tiff…"
+    for callbacks, path in ((first, slides[0]), (third, slides[2])):
+        callbacks["done"](open_slide(path))
+    assert session.viewer.status == ""
+
+
+def test_a_study_is_chosen_in_the_background_and_the_last_choice_counts(session, tmp_path, monkeypatch):
+    started, study = [], session.study
+    monkeypatch.setattr(session.runner, "start", lambda job, **callbacks: started.append((job, callbacks)))
+    study.create(tmp_path / "one")
+    assert (study.folder, list(tmp_path.glob("one/*"))) == (None, [])
+    study.create(tmp_path / "two")
+    monkeypatch.undo()
+    for job, callbacks in started:
+        session.runner.start(job, **callbacks)
+    assert study.folder == tmp_path / "two"
+
+
 def test_nothing_is_opened_any_more_once_the_application_ends(session, slides):
     session.views.open(slides[0])
     session.views.open(slides[1])
     session.views.close()
     session.viewer.layers.remove(session.viewer.layers[0])
     late = open_slide(slides[2])
-    session.views._on_opened(late)
+    session.views._on_opened("3.tiff", late)
     assert session.views.views == ()
     assert len(session.viewer.layers) == 1
 
@@ -511,3 +538,13 @@ def run_to_end(job):
             next(events)
         except StopIteration as end:
             return end.value
+
+
+@pytest.mark.parametrize("stem", ["n" * 250, "肺" * 83, "short"])
+def test_the_folder_of_a_study_has_a_name_that_file_systems_take(tmp_path, stem):
+    slide = tmp_path / f"{stem}.svs"
+    slide.touch()
+    folder = default_study_folder(slide)
+    assert folder.parent == tmp_path
+    assert stem.startswith(folder.name.removesuffix("-study"))
+    assert Study.create(folder).slides() == []

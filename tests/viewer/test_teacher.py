@@ -69,7 +69,7 @@ def test_the_study_is_ready_when_the_child_starts_and_tiles_that_land_early_are_
     with run.replace_pseudo_mask():
         pass
     entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0})
-    child.done(SimpleNamespace(threshold=0.5, smoothing_um=0.0))
+    child.done(SimpleNamespace(threshold=0.5, smoothing_um=0.0, support=0.0))
     assert teacher.control.state is TeacherState.DONE
 
 

@@ -11,16 +11,51 @@ import pytest
 import tifffile
 
 from napari_histodistill.slide import open_slide
+from napari_histodistill.slide.synthetic import draw_slide, write_slide
 from napari_histodistill.study import Study
 from napari_histodistill.widgets.session import session_of
 
+PLUGIN = "napari-histodistill"
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path, monkeypatch) -> None:
+    """What is cached and remembered is not that of another test."""
+    for name in ("CACHE", "STATE"):
+        monkeypatch.setenv(f"HISTODISTILL_{name}", str(tmp_path / name.lower()))
+
 
 @pytest.fixture
-def pink_study(tmp_path, monkeypatch) -> Callable[..., tuple[Path, Path]]:
+def docked(window) -> Callable[..., list[Any]]:
+    """Adds widgets to the window by their names, the way the menu does it."""
+
+    def add(*names: str) -> list[Any]:
+        added = [window.viewer.window.add_plugin_dock_widget(PLUGIN, name)[1] for name in names]
+        window.settle()
+        return added
+
+    return add
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Callable[[int, int], Path]:
+    """A generated slide of (height, width) px, drawn once; not to be written to."""
+    made: dict[tuple[int, int], Path] = {}
+
+    def draw(height: int, width: int) -> Path:
+        if (height, width) not in made:
+            made[height, width] = tmp_path_factory.mktemp("drawn") / "drawn.tiff"
+            write_slide(draw_slide((height, width)), made[height, width])
+        return made[height, width]
+
+    return draw
+
+
+@pytest.fixture
+def pink_study(tmp_path) -> Callable[..., tuple[Path, Path]]:
     """Makes a pink slide of `side` px at 0.5 µm and its study with a grid of `um`; `paint` sets the probabilities."""
 
     def make(side: int, um: float, paint: Callable[[np.ndarray], None]) -> tuple[Path, Path]:
-        monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
         path = tmp_path / "pink.tiff"
         picture = np.broadcast_to(np.array([225, 150, 190], np.uint8), (side, side, 3))
         tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4), resolutionunit=3)

@@ -11,6 +11,7 @@ from napari_histodistill.viewer.correct import KEYS, Tool
 from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.shaping import Shaping
+from napari_histodistill.widgets.correct import CorrectWidget
 from napari_histodistill.widgets.session import session_of
 
 pytestmark = pytest.mark.viewer
@@ -31,10 +32,8 @@ def made(pink_study):
 
 
 @pytest.fixture
-def dock(window):
-    widget = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Correct")[1]
-    window.settle()
-    return widget
+def dock(docked):
+    return docked("Correct")[0]
 
 
 @pytest.fixture
@@ -67,6 +66,17 @@ def test_without_a_slide_and_without_a_result_the_dock_says_why_and_the_teacher_
     teacher.correct_button.click()
     window.settle(0.3)
     assert not dock.visibleRegion().isEmpty()
+
+
+def test_the_dock_that_the_teacher_opens_is_the_one_that_the_menu_knows(window, made, open_result):
+    open_result(window, made)
+    teacher = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Teacher")[1]
+    window.settle()
+    teacher.correct_button.click()
+    window.settle()
+    assert "Correct (HistoDistill)" in window.viewer.window.dock_widgets
+    teacher.correct_button.click()
+    assert len(window.viewer.window._qt_window.findChildren(CorrectWidget)) == 1
 
 
 def test_brush_eraser_confirmation_and_undo_across_reopening(window, dock, view, made, open_result):

@@ -75,10 +75,8 @@ def work(monkeypatch):
 
 
 @pytest.fixture
-def dock(window):
-    widget = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Distil")[1]
-    window.settle()
-    return widget
+def dock(docked):
+    return docked("Distil")[0]
 
 
 @pytest.fixture
@@ -198,7 +196,8 @@ def test_one_of_prediction_and_mask_is_on_screen_unless_both_are_asked_for(windo
     assert view.layer(Role.DIFFERENCE) is not None
     assert all(label.isVisibleTo(dock) for label in dock.legend)
     dock.show_difference.click()
-    assert view.layer(Role.DIFFERENCE) is None
+    assert not view.layer(Role.DIFFERENCE).visible
+    assert not any(label.isVisibleTo(dock) for label in dock.legend)
 
 
 def test_a_first_prediction_does_not_hide_the_mask_from_who_paints(window, dock, view):
@@ -279,7 +278,7 @@ def test_the_list_of_rounds_offers_what_can_be_done_with_one_or_two_of_them(wind
     assert "tumour in round 2 only" in dock.compared.text()
     assert dock.compared.textFormat() is Qt.TextFormat.RichText  # squares of colour, not their markup
     dock.compare_button.click()
-    assert view.layer(Role.COMPARISON) is None
+    assert not layer.visible
 
     choose(dock, 1)
     assert all(button.isEnabled() for button in buttons[:3])

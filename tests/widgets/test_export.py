@@ -28,11 +28,6 @@ BOX = (slice(60, 120), slice(100, 180))
 """Tumour, in px of the working grid: 3 µm, 6 level-0 px."""
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def slide_path(tmp_path):
     path = tmp_path / "plain.tiff"

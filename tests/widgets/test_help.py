@@ -6,7 +6,18 @@ import itertools
 
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QApplication, QComboBox, QLabel
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QFrame,
+    QLabel,
+    QLineEdit,
+    QScrollBar,
+)
 
 from napari_histodistill.slide.synthetic import draw_slide, write_slide
 from napari_histodistill.widgets.help import HelpBar, _anchor, docs_folder
@@ -102,20 +113,52 @@ def controls(panel):
     return [widget for kind in kinds for widget in panel.body.findChildren(kind) if not widget.isHidden()]
 
 
-def test_every_button_that_is_off_says_why(window, docks, small_slide):
-    def silent():
-        return [
-            f"{name}: {widget.text()}"
-            for name, panel in docks.items()
-            for widget in controls(panel)
-            if isinstance(widget, QAbstractButton) and widget.text() and not widget.isEnabled() and not widget.toolTip()
-            and not any(banner.message for banner in panel.body.findChildren(type(docks["Export"].problem)))
-        ]  # fmt: skip
+def everything(panel):
+    """What can be set, pressed, typed into or chosen from; not what these are made of."""
+    kinds = (QAbstractButton, QComboBox, QAbstractSpinBox, QAbstractSlider, QLineEdit, QAbstractItemView)
+    found = [widget for kind in kinds for widget in panel.body.findChildren(kind) if not isinstance(widget, QScrollBar)]
+    return [w for w in found if not isinstance(w.parent(), (*kinds, QFrame)) or type(w.parent()) is QLabel]
 
-    assert silent() == []
+
+def tip(widget, panel):
+    """The tool tip that the mouse finds on a widget: its own, or that of what it is in."""
+    while not widget.toolTip() and widget is not panel.body:
+        widget = widget.parentWidget()
+    return widget.toolTip()
+
+
+def name(widget, panel):
+    """What a screen reader calls it: what it was named, what is written on it or before it, else what it does."""
+    written = widget.text() if isinstance(widget, QAbstractButton) else ""
+    before = [label.text() for label in panel.body.findChildren(QLabel) if label.buddy() is widget]
+    return widget.accessibleName() or written or next(iter(before), "") or widget.toolTip()
+
+
+def test_every_control_has_a_name_says_what_it_does_and_why_it_is_off(window, docks, small_slide):
+    on, off = {}, {}
+
+    def look_around():
+        window.settle()
+        for dock, panel in docks.items():
+            for widget in everything(panel):
+                if not widget.isHidden():
+                    (on if widget.isEnabled() else off).setdefault((dock, widget), set()).add(tip(widget, panel))
+
+    look_around()
+    assert {dock for dock, _ in off} == set(DOCKS)
     session_of(window.viewer).open(small_slide)
     window.wait(lambda: session_of(window.viewer).current is not None)
-    assert silent() == []
+    look_around()
+    docks["Teacher"].run_button.click()
+    window.wait(docks["Export"].export_button.isEnabled)
+    look_around()
+    names = {key: f"{key[0]}: {name(key[1], docks[key[0]]) or key[1]}" for key in on.keys() | off.keys()}
+    assert len(names) > 80
+    assert sorted(names[key] for key in names if not name(key[1], docks[key[0]])) == []
+    assert sorted(names[key] for key in off if "" in off[key]) == []
+    assert sorted(names[key] for key in on.keys() & off.keys() if on[key] & off[key]) == []
+    unwritten = [key for key in on if not isinstance(key[1], (QAbstractButton, QAbstractItemView))]
+    assert "; ".join(sorted(names[key] for key in unwritten if "" in on[key])) == ""
 
 
 def test_tab_reaches_every_control_in_the_order_in_which_a_dock_is_read(docks):

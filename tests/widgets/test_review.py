@@ -24,9 +24,8 @@ SIDE = 4000
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
+def made(tmp_path):
     """A pink slide of 2 mm and its study: tumour in the right half, and a place of doubt."""
-    monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "pink.tiff"
     picture = np.broadcast_to(np.array([225, 150, 190], np.uint8), (SIDE, SIDE, 3))
     tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4), resolutionunit=3)
@@ -45,10 +44,8 @@ def made(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def dock(window):
-    widget = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Review")[1]
-    window.settle()
-    return widget
+def dock(docked):
+    return docked("Review")[0]
 
 
 def press(window, key, modifier=Qt.KeyboardModifier.NoModifier):

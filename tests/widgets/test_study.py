@@ -10,41 +10,29 @@ from qtpy.QtGui import QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QComboBox
 
-from napari_histodistill.slide.synthetic import draw_slide, write_slide
 from napari_histodistill.study import SlideLabel, Study
 from napari_histodistill.widgets.session import session_of
 from napari_histodistill.widgets.study import NO_SLIDES, NO_STUDY
 
 pytestmark = pytest.mark.viewer
-PLUGIN = "napari-histodistill"
 EVIL = "a & <b>bold<b> name.tiff"
 
 
-@pytest.fixture(autouse=True)
-def own_folders(tmp_path, monkeypatch):
-    monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HISTODISTILL_STATE", str(tmp_path / "state"))
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
-    path = tmp_path_factory.mktemp("drawn") / "1.tiff"
-    write_slide(draw_slide((256, 384)), path)
-    return path
+@pytest.fixture
+def small(drawn):
+    return drawn(256, 384)
 
 
 @pytest.fixture
-def dock(window):
-    widget = window.viewer.window.add_plugin_dock_widget(PLUGIN, "Study")[1]
-    window.settle()
-    return widget
+def dock(docked):
+    return docked("Study")[0]
 
 
-def copies(drawn, folder, number):
+def copies(small, folder, number):
     """Slides that differ, quickly: a TIFF may have bytes behind its end."""
     paths = [folder / (EVIL if i == 0 else f"case-{i:02d}.tiff") for i in range(number)]
     for i, path in enumerate(paths):
-        shutil.copy(drawn, path)
+        shutil.copy(small, path)
         with path.open("ab") as file:
             file.write(bytes([i]))
     return paths
@@ -72,13 +60,13 @@ def test_the_empty_dock_says_what_to_do_and_each_button_why_not(window, dock):
     assert dock.step[0] == 1
 
 
-def test_slides_are_dropped_listed_labelled_opened_removed_and_restored(window, dock, drawn, tmp_path):
+def test_slides_are_dropped_listed_labelled_opened_removed_and_restored(window, dock, small, tmp_path):
     study = dock.study
     study.create(tmp_path / "trial")
-    window.wait(lambda: not study.listing)
+    window.wait(lambda: study.chosen and not study.listing)
     assert dock.hint.message == NO_SLIDES
     assert dock.add_button.isEnabled()
-    paths = copies(drawn, tmp_path, 3)
+    paths = copies(small, tmp_path, 3)
     drop(dock.list, paths)
     window.wait(lambda: len(study.rows) == 3 and len(study.thumbnails) == 3)
     assert dock.name.text() == "trial   3 slides"
@@ -123,10 +111,11 @@ def test_slides_are_dropped_listed_labelled_opened_removed_and_restored(window, 
     assert not dock.restore_button.isVisible()
 
 
-def test_a_slide_that_moved_is_said_and_found(window, dock, drawn, tmp_path):
+def test_a_slide_that_moved_is_said_and_found(window, dock, small, tmp_path):
     study = dock.study
     study.create(tmp_path / "trial")
-    paths = copies(drawn, tmp_path, 2)
+    window.wait(lambda: study.chosen)
+    paths = copies(small, tmp_path, 2)
     study.add(paths)
     window.wait(lambda: len(study.rows) == 2 and not study.busy)
     assert not dock.search_button.isVisible()
@@ -144,10 +133,11 @@ def test_a_slide_that_moved_is_said_and_found(window, dock, drawn, tmp_path):
     assert not dock.missing.message
 
 
-def test_of_a_long_list_only_what_is_on_screen_is_looked_at(window, dock, drawn, tmp_path):
+def test_of_a_long_list_only_what_is_on_screen_is_looked_at(window, dock, small, tmp_path):
     study = dock.study
     study.create(tmp_path / "trial")
-    study.add(copies(drawn, tmp_path, 60))
+    window.wait(lambda: study.chosen)
+    study.add(copies(small, tmp_path, 60))
     window.wait(lambda: len(study.rows) == 60)
     window.wait(lambda: len(study.thumbnails) >= len(dock.list.visible_rows()) > 2)
     window.settle(0.5)
@@ -158,11 +148,12 @@ def test_of_a_long_list_only_what_is_on_screen_is_looked_at(window, dock, drawn,
     assert len(study.thumbnails) < 60
 
 
-def test_a_study_is_opened_by_dropping_it_and_slides_without_one_are_refused_in_words(window, dock, drawn, tmp_path):
-    drop(dock, [drawn])
+def test_a_study_is_opened_by_dropping_it_and_slides_without_one_are_refused_in_words(window, dock, small, tmp_path):
+    drop(dock, [small])
     assert dock.study.folder is None
     Study.create(tmp_path / "trial")
     drop(dock, [tmp_path / "trial"])
+    window.wait(lambda: dock.study.folder is not None)
     assert dock.study.folder == tmp_path / "trial"
     dock._fill_recent()
     assert dock.recent_menu.actions()[-1].text() == "Leave this study"
@@ -170,3 +161,21 @@ def test_a_study_is_opened_by_dropping_it_and_slides_without_one_are_refused_in_
     assert dock.study.folder is None
     dock._fill_recent()
     assert dock.recent_menu.actions()[0].text().startswith("trial")
+
+
+def test_slides_that_are_dropped_together_with_a_study_go_into_it(window, dock, small, tmp_path):
+    Study.create(tmp_path / "trial")
+    drop(dock.list, [*copies(small, tmp_path, 2), tmp_path / "trial"])
+    window.wait(lambda: len(dock.study.rows) == 2)
+    assert len(Study.open(tmp_path / "trial").slides()) == 2
+
+
+def test_slides_that_are_dropped_with_a_study_that_cannot_be_opened_go_nowhere(window, dock, small, tmp_path):
+    Study.create(tmp_path / "trial")
+    dock.study.choose(tmp_path / "trial")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "study.json").write_text("{")
+    drop(dock, [tmp_path / "broken", *copies(small, tmp_path, 1)])
+    window.wait(lambda: not dock.study.busy and not dock.study.listing)
+    assert dock.study.folder == tmp_path / "trial"
+    assert Study.open(tmp_path / "trial").slides() == []

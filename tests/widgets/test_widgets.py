@@ -9,40 +9,39 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms
-from qtpy.QtWidgets import QDialog, QDockWidget, QProgressBar, QTabBar
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QComboBox,
+    QDialog,
+    QDockWidget,
+    QProgressBar,
+    QTabBar,
+    QWidget,
+)
 
 from napari_histodistill.jobs import Progress
-from napari_histodistill.slide.synthetic import draw_slide, write_slide
+from napari_histodistill.slide.synthetic import draw_slide
 from napari_histodistill.study import RunState, Study
 from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.teacher import TeacherState, default_study_folder
-from napari_histodistill.widgets.parts import MINIMUM_WIDTH, Banner, show_progress
+from napari_histodistill.widgets.parts import MINIMUM_WIDTH, Banner, Slider, show_progress
 from napari_histodistill.widgets.session import session_of
 
 pytestmark = pytest.mark.viewer
 PLUGIN = "napari-histodistill"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("HISTODISTILL_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="session")
-def drawn_path(tmp_path_factory):
-    """A generated slide of 2,048 x 3,072 px."""
-    path = tmp_path_factory.mktemp("drawn") / "drawn.tiff"
-    write_slide(draw_slide((2048, 3072)), path)
-    return path
+DOCKS = ("Study", "Slide", "Teacher", "Correct", "Distil", "Review", "Export")
 
 
 @pytest.fixture
-def widgets(window):
-    """Both widgets, docked the way the menu does it."""
-    docked = [window.viewer.window.add_plugin_dock_widget(PLUGIN, name)[1] for name in ("Slide", "Teacher")]
-    window.settle()
-    return docked
+def drawn_path(drawn):
+    return drawn(2048, 3072)
+
+
+@pytest.fixture
+def widgets(docked):
+    return docked("Slide", "Teacher")
 
 
 def open_slide_in(window, path, study=None):
@@ -60,6 +59,37 @@ def test_without_a_slide_the_widgets_say_so_and_offer_nothing_to_run(widgets):
     assert not slide.find_button.isEnabled()
     assert not teacher.run_button.isEnabled()
     assert teacher.scope.message == NO_SLIDE
+
+
+@pytest.mark.parametrize("with_slide", [False, True])
+def test_what_is_off_says_why_in_every_dock(window, drawn_path, with_slide):
+    docks = [window.viewer.window.add_plugin_dock_widget(PLUGIN, name)[1] for name in DOCKS]
+    if with_slide:
+        open_slide_in(window, drawn_path)
+    window.settle()
+    silent = [
+        f"{dock.step[1]}: {type(widget).__name__} {widget.text() if hasattr(widget, 'text') else ''}"
+        for dock in docks
+        for widget in dock.findChildren(QWidget)
+        if isinstance(widget, (QAbstractButton, QComboBox, QAbstractSpinBox, Slider))
+        and not widget.isEnabled()
+        and widget.parentWidget().isEnabled()
+        and widget.isVisibleTo(dock)
+        and not widget.toolTip()
+    ]
+    assert silent == []
+
+
+def test_the_slider_for_blur_says_what_it_waits_for(window, widgets, drawn_path):
+    slide, _ = widgets
+    assert slide.blur.toolTip() == NO_SLIDE
+    open_slide_in(window, drawn_path)
+    slide.focus.setChecked(False)
+    assert not slide.blur.isEnabled()
+    assert "Mark areas out of focus" in slide.blur.toolTip()
+    slide.focus.setChecked(True)
+    assert slide.blur.isEnabled()
+    assert "slight blur" in slide.blur.toolTip()
 
 
 def test_both_widgets_fit_a_small_laptop_and_share_one_place(window, widgets):

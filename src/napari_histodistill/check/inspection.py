@@ -39,6 +39,8 @@ class Finding:
         What cannot be brought back; empty if nothing is lost.
     harmless : bool
         Whether it is what an interruption leaves behind, and no damage.
+    unchecked : bool
+        Whether it keeps something from being checked, so that nobody knows whether that is damaged.
     repaired : bool
     """
 
@@ -47,6 +49,7 @@ class Finding:
     remedy: str
     lost: str = ""
     harmless: bool = False
+    unchecked: bool = False
     repaired: bool = False
 
     def __str__(self) -> str:
@@ -79,16 +82,27 @@ class Report:
     @property
     def damaged(self) -> list[Finding]:
         """What is damage, and not a mere leftover."""
-        return [finding for finding in self.findings if not finding.harmless]
+        return [finding for finding in self.findings if not finding.harmless and not finding.unchecked]
+
+    @property
+    def unchecked(self) -> list[Finding]:
+        """What kept something from being checked."""
+        return [finding for finding in self.findings if finding.unchecked]
 
     @property
     def sound(self) -> bool:
-        """Whether the study has now all that it should have."""
+        """Whether the study has now all that it should have, as far as is known."""
+        return not self.unchecked and self.whole
+
+    @property
+    def whole(self) -> bool:
+        """The same of everything that was checked."""
         return all(finding.repaired and not finding.lost for finding in self.damaged)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return {"sound": self.sound, "damaged": len(self.damaged), **asdict(self)}
+        counts = {"damaged": len(self.damaged), "unchecked": len(self.unchecked)}
+        return {"sound": self.sound, **counts, **asdict(self)}
 
 
 class Inspection:
@@ -126,8 +140,14 @@ class Inspection:
             except HistodistillError as error:
                 remedy = f"{remedy} (which failed: {error})"
         where = path.relative_to(self.folder).as_posix()
-        self.report.findings.append(Finding(where, problem, remedy, lost, harmless, mended))
+        self.report.findings.append(Finding(where, problem, remedy, lost, harmless, repaired=mended))
         return mended
+
+    def unchecked(self, path: Path, problem: str) -> None:
+        """Note what keeps something from being checked."""
+        where = path.relative_to(self.folder).as_posix()
+        remedy = "what it belongs to was not checked: put that right and check again"
+        self.report.findings.append(Finding(where, problem, remedy, unchecked=True))
 
     def set_aside(self, *paths: Path) -> None:
         """Move files or folders, those that there are, out of the way."""
@@ -150,8 +170,16 @@ class Inspection:
         self.report.aside = str(self._aside)
         return target
 
-    def document(self, path: Path, kind: str, version: int) -> tuple[dict[str, Any] | None, str]:
+    def document(
+        self, path: Path, kind: str, version: int, *, always_copied: bool = True
+    ) -> tuple[dict[str, Any] | None, str]:
         """A document or its copy, each mended from the other; None, and what is wrong, if neither can be read.
+
+        Parameters
+        ----------
+        path, kind, version
+        always_copied : bool
+            Whether a copy that says something else is out of date.
 
         Raises
         ------
@@ -159,18 +187,22 @@ class Inspection:
             If a newer version wrote it.
         """
         copy = copy_of(path)
-        main, problem = self._read(path, kind, version)
-        spare, spare_problem = self._read(copy, kind, version)
+        main, problem = self.read_one(path, kind, version)
+        spare, spare_problem = self.read_one(copy, kind, version)
         if main is not None:
             if spare is None and copy.exists():
                 self.found(copy, spare_problem, "write it anew", lambda: self._replace(copy, path))
+            elif spare is not None and always_copied and spare != main:
+                problem = "is older than what it is a copy of"  # a kill, or a full disk, came between the two
+                self.found(copy, problem, "write it anew", lambda: self._replace(copy, path), harmless=True)
             return main, ""
         if spare is not None:
-            self.found(path, problem, "put its copy in its place", lambda: self._replace(path, copy))
+            self.put_copy_back(path, problem)
             return spare, ""
         return None, problem
 
-    def _read(self, path: Path, kind: str, version: int) -> tuple[dict[str, Any] | None, str]:
+    def read_one(self, path: Path, kind: str, version: int) -> tuple[dict[str, Any] | None, str]:
+        """A document by itself; None, and what is wrong, if it cannot be read."""
         self.report.files += 1
         try:
             return read_one_document(path, kind, version), ""
@@ -180,6 +212,10 @@ class Inspection:
             if path.exists() or error.__cause__ is None:
                 raise
             return None, "is missing"
+
+    def put_copy_back(self, path: Path, problem: str) -> None:
+        """Note a problem of a document whose copy is sound, and mend it."""
+        self.found(path, problem, "put its copy in its place", lambda: self._replace(path, copy_of(path)))
 
     def _replace(self, path: Path, by: Path) -> None:
         self.set_aside(path)

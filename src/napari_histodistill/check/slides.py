@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_histodistill.check.arrays import damaged_chunks, settle_coarse, settle_heads
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict.predict import write_pseudo_mask
 from napari_histodistill.slide.grid import WorkingGrid
-from napari_histodistill.study import NO_CORRECTION, Pyramid, Run, RunState, StudySlide, audit, review
-from napari_histodistill.study.files import DamagedError, StudyError, copy_of
+from napari_histodistill.study import NO_CORRECTION, Pyramid, Run, RunState, StudySlide
+from napari_histodistill.study.audit import AUDIT
+from napari_histodistill.study.files import DamagedError, ForbiddenError, StudyError, copy_of
 from napari_histodistill.study.pyramid import Plan
+from napari_histodistill.study.review import REVIEW
 from napari_histodistill.study.run import FORMAT as RUN_FORMAT
 from napari_histodistill.study.run import VERSION as RUN_VERSION
 from napari_histodistill.study.slide import SLIDE_FORMAT, TISSUE_FORMAT, VERSION, tissue_array
@@ -22,12 +25,8 @@ if TYPE_CHECKING:
 
     from napari_histodistill.check.inspection import Inspection
     from napari_histodistill.jobs import JobControl
+    from napari_histodistill.study.record import Record
 
-
-_LONE_DOCUMENTS = (
-    ("audit.json", audit.FORMAT, audit.VERSION, "the audit: patches that were drawn, and what a person said of them"),
-    ("review.json", review.FORMAT, review.VERSION, "which places a person has seen"),
-)
 _NO_HEAD = (OSError, LookupError, ValueError, TypeError, ArithmeticError)
 
 
@@ -56,8 +55,8 @@ def check_slide(inspection: Inspection, folder: Path, control: JobControl) -> No
         return
     _check_tissue(inspection, entry)
     _check_corrections(inspection, entry)
-    for name, kind, version, lost in _LONE_DOCUMENTS:
-        _check_lone(inspection, folder / name, kind, version, lost)
+    _check_record(inspection, entry, AUDIT)
+    _check_record(inspection, entry, REVIEW)
     for run in sorted([*folder.glob("runs/*/"), *folder.glob("predictions/*/")]):
         control.checkpoint()
         busy = entry.predictions_lock() if run.parent.name == "predictions" else entry.lock()
@@ -65,13 +64,24 @@ def check_slide(inspection: Inspection, folder: Path, control: JobControl) -> No
             _check_run(inspection, entry, run, control)
 
 
-def _check_lone(inspection: Inspection, path: Path, kind: str, version: int, lost: str) -> None:
-    """A document that nothing else can bring back but its copy."""
-    if path.exists() or copy_of(path).exists():
-        document, problem = inspection.document(path, kind, version)
-        if document is None:
-            remedy = "move it aside"
-            inspection.found(path, problem, remedy, lambda: inspection.set_aside(path, copy_of(path)), lost=lost)
+def _check_record(inspection: Inspection, entry: StudySlide, record: Record[Any]) -> None:
+    """A document that nothing else can bring back but its copy: that it can be read, and says what can be."""
+    path = record.path(entry.folder)
+    if not path.exists() and not copy_of(path).exists():
+        return
+    document, problem = inspection.document(path, record.kind, record.version, always_copied=False)
+    if document is not None:
+        said = record.problem(document, entry.grid)
+        if not said:
+            inspection.document(path, record.kind, record.version)  # what it says can be, so its copy may follow it
+            return
+        problem = f"says what cannot be ({said})"
+        spare = inspection.read_one(copy_of(path), record.kind, record.version)[0]
+        if spare is not None and not record.problem(spare, entry.grid):
+            inspection.put_copy_back(path, problem)
+            return
+    remedy = "move it aside"
+    inspection.found(path, problem, remedy, lambda: inspection.set_aside(path, copy_of(path)), lost=record.holds)
 
 
 def _check_tissue(inspection: Inspection, entry: StudySlide) -> None:
@@ -92,6 +102,8 @@ def _check_tissue(inspection: Inspection, entry: StudySlide) -> None:
                 problem = "is not complete"
             elif any(True for _ in damaged_chunks(inspection, Pyramid(array))):
                 problem = f"its array {array.name} has damaged chunks"
+    except ForbiddenError:
+        raise
     except StudyError as error:
         problem = f"its array cannot be read ({error})"
     if problem:
@@ -175,7 +187,7 @@ def _check_run(inspection: Inspection, entry: StudySlide, folder: Path, control:
             folder, "has no record, so it is no run", remedy, lambda: inspection.set_aside(folder), harmless=True
         )
         return
-    document, problem = inspection.document(record, RUN_FORMAT, RUN_VERSION)
+    document, problem = inspection.document(record, RUN_FORMAT, RUN_VERSION, always_copied=False)
     run = None
     heads = settle_heads(inspection, folder / "probability.ome.zarr", Plan(entry.grid, "image", "tumour probability"))
     if document is not None and heads:
@@ -250,10 +262,10 @@ def _check_mask(inspection: Inspection, entry: StudySlide, run: Run, control: Jo
         if not complete:
             return
         try:
-            threshold, smoothing = float(summary["threshold"]), float(summary["smoothing_um"])
+            settings = MaskSettings.of_record(summary)
         except (KeyError, TypeError, ValueError) as error:
             raise StudyError("its threshold is not known: open the slide in napari and move the threshold") from error
-        write_pseudo_mask(entry, run, threshold, smoothing, control)
+        write_pseudo_mask(entry, run, settings, control)
 
     if problem:
         inspection.found(folder, problem, "compute it anew from the probabilities", mend)

@@ -26,6 +26,8 @@ from napari_histodistill.jobs import InlineControl, JobControl, Progress
 Q = TypeVar("Q")
 R = TypeVar("R")
 
+EXIT_SOME_FAILED = 1
+"""Exit code where some slides of several failed."""
 PLAIN_LINE_S = 5.0
 """Seconds between progress lines where stderr is not a terminal."""
 
@@ -81,7 +83,7 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
         return
     width = max(map(len, result))
     for key, value in result.items():
-        name = f"{key.replace('_', ' '):{width}}"
+        name = f"{printable(key.replace('_', ' ')):{width}}"
         for line in _lines(value):
             click.echo(f"{name}  {line}")
             name = " " * width
@@ -95,7 +97,7 @@ def speaks() -> bool:
 def say(line: str) -> None:
     """A line on stdout, once however many processes there are."""
     if speaks():
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def print_payload(progress: Progress) -> None:

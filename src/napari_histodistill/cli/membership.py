@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from napari_histodistill.cli.console import print_result, run_shown
+from napari_histodistill.cli.console import EXIT_SOME_FAILED, print_result, run_shown
 from napari_histodistill.cli.options import json_option, mpp_option, study_argument
+from napari_histodistill.errors import HistodistillError, printable
 
 if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
-    from napari_histodistill.study import StudySlide
+    from napari_histodistill.predict.overview import Overview
+    from napari_histodistill.study import Study, StudySlide
 
 LABELS = ("tumour", "normal", "unknown")
 name_argument = click.argument("slide", metavar="NAME")
@@ -27,30 +29,65 @@ def study_commands() -> None:
 @study_commands.command(name="list")
 @study_argument
 @json_option
-def list_slides(study: Path, as_json: bool) -> None:
-    """List the slides of STUDY: label, state, tumour area."""
+@click.pass_context
+def list_slides(context: click.Context, /, study: Path, as_json: bool) -> None:
+    """List the slides of STUDY: label, state, tumour area.
+
+    Exit codes: 0; 1 if something known of a slide cannot be read, which its line says.
+    """
     from napari_histodistill.predict.overview import as_dict
     from napari_histodistill.study import Study
 
-    found = run_shown(_overviews, Study.open(study).slides())
+    rows = run_shown(_rows, Study.open(study))
     if as_json:
-        rows = [
-            {"slide": e.known_path.name, "path": str(e.known_path), "label": e.label, "there": e.is_there}
-            | as_dict(overview)
-            for e, overview in found
-        ]
-        click.echo(json.dumps({"slides": rows}, ensure_ascii=False))
-        return
-    for entry, overview in found:
-        moved = [] if entry.is_there else ["missing: moved"]
-        areas = [overview.areas()] if overview.areas() else []
-        click.echo(f"{entry.known_path.name}\t{entry.label}\t{', '.join([*moved, *overview.words(), *areas])}")
+        found = [row.as_dict() | ({} if row.overview is None else as_dict(row.overview)) for row in rows]
+        print_result({"slides": found}, as_json)
+    else:
+        for row in rows:
+            click.echo(row.line())
+    context.exit(EXIT_SOME_FAILED if any(row.problem for row in rows) else 0)
 
 
-def _overviews(entries: list[StudySlide], control: JobControl) -> list[tuple[StudySlide, Any]]:
+@dataclass(frozen=True)
+class _Row:
+    """A slide of a study, or the folder of one whose record cannot be read; and why something cannot."""
+
+    folder: Path
+    entry: StudySlide | None
+    overview: Overview | None
+    problem: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values, without the overview."""
+        problem = {"problem": self.problem} if self.problem else {}
+        if self.entry is None:
+            return {"slide": self.folder.name} | problem
+        path, label = self.entry.known_path, self.entry.label
+        return {"slide": path.name, "path": str(path), "label": label, "there": self.entry.is_there} | problem
+
+    def line(self) -> str:
+        """Name, label and state, with tabs between."""
+        if self.entry is None:
+            return f"{printable(self.folder.name)}\t?\t{self.problem}"
+        states = [] if self.entry.is_there else ["missing: moved"]
+        if self.overview is not None:
+            states += [*self.overview.words(), self.overview.areas()]
+        said = ", ".join(part for part in (*states, self.problem) if part)
+        return f"{printable(self.entry.known_path.name)}\t{self.entry.label}\t{said}"
+
+
+def _rows(study: Study, control: JobControl) -> list[_Row]:
+    """The slides of a study; what is damaged keeps nobody from seeing the others."""
     from napari_histodistill.predict.overview import overview_of
 
-    return [(entry, overview_of(entry, control)) for entry in entries]
+    entries, problems = study.legible_slides()
+    rows = [_Row(folder, None, None, str(problem)) for folder, problem in problems.items()]
+    for entry in entries:
+        try:
+            rows.append(_Row(entry.folder, entry, overview_of(entry, control)))
+        except HistodistillError as error:
+            rows.append(_Row(entry.folder, entry, None, str(error)))
+    return sorted(rows, key=lambda row: row.folder)
 
 
 @study_commands.command()
@@ -103,7 +140,8 @@ def relink(study: Path, place: Path, name: str | None, as_json: bool) -> None:
         moved = [entry for entry in Study.open(study).slides() if not entry.is_there]
         found = run_shown(lambda _, control: relink_from(place, moved, control), None)
         if not found:
-            click.secho(f"None of {len(moved)} missing slides is in {place}.", err=True, fg="yellow")
+            missing = f"None of {len(moved)} missing slides is in {place}." if moved else "No slide is missing."
+            click.secho(printable(missing), err=True, fg="yellow")
     if found or as_json:
         print_result({entry.folder.name: str(entry.known_path) for entry in found}, as_json)
 

@@ -87,3 +87,8 @@ smoothing_option = click.option(
     metavar="UM",
     help="Sigma in µm of the Gaussian before the threshold.  [default: the model's]",
 )
+support_option = click.option(
+    "--support",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Score that the surroundings of tumour must reach; 0 for none.  [default: the model's]",
+)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from napari_histodistill.cli.console import print_result, run_shown
+from napari_histodistill.cli.console import EXIT_SOME_FAILED, print_result, run_shown
 from napari_histodistill.cli.options import (
     device_option,
     json_option,
@@ -16,6 +16,7 @@ from napari_histodistill.cli.options import (
     slide_argument,
     smoothing_option,
     split_exports,
+    support_option,
     threads_option,
     threshold_option,
 )
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
     from napari_histodistill.jobs import Progress
     from napari_histodistill.predict import PredictRequest
-
-EXIT_SOME_FAILED = 1
-"""Exit code where some slides of several failed."""
 
 
 @click.command()
@@ -57,6 +55,7 @@ def info(slide: Path, mpp: float | None, as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Run although the slide is coarser than the model can use.")
 @threshold_option
 @smoothing_option
+@support_option
 @click.option(
     "--export",
     "exports",

@@ -11,7 +11,7 @@ from napari_histodistill.cli.console import print_result, run_shown
 from napari_histodistill.cli.options import json_option, slide_option, split_exports, study_argument
 from napari_histodistill.errors import printable
 
-EXIT_DAMAGED = 1
+EXIT_DAMAGED, EXIT_UNCHECKED = 1, 2
 
 
 @click.command(name="import")
@@ -68,7 +68,8 @@ def check(context: click.Context, /, study: Path, as_json: bool, **options: bool
     Nothing is written without --repair, and nothing is ever deleted.
 
     Exit codes: 0 all is sound, or was mended without a loss; 1 something is damaged, or was lost; 2 it cannot be
-    checked: no study, one of a newer version, or, to repair, one that another process is writing to.
+    checked, or a part of it cannot: no study, one of a newer version, a link, a file that you may not read, or, to
+    repair, a study that another process is writing to.
     """
     from napari_histodistill.check import CheckRequest, check_study
 
@@ -77,10 +78,10 @@ def check(context: click.Context, /, study: Path, as_json: bool, **options: bool
         print_result(report.as_dict(), as_json)
     else:
         for line in [*report.held, *map(str, report.findings)]:
-            click.echo(line)
-        aside = f" What was damaged is in {report.aside}." if report.aside else ""
+            click.echo(printable(line))
+        aside = f" What was damaged is in {printable(report.aside)}." if report.aside else ""
         click.echo(f"{report.files} files read, {len(report.damaged)} found damaged.{aside}")
-    context.exit(0 if report.sound else EXIT_DAMAGED)
+    context.exit(0 if report.sound else EXIT_UNCHECKED if report.whole else EXIT_DAMAGED)
 
 
 @click.command()

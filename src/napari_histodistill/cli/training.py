@@ -18,6 +18,7 @@ from napari_histodistill.cli.options import (
     mpp_option,
     recipes,
     smoothing_option,
+    support_option,
     threads_option,
     threshold_option,
 )
@@ -157,6 +158,7 @@ def distill(recipe: str, data: Path | None, study: Path | None, out: Path | None
 @device_option
 @threshold_option
 @smoothing_option
+@support_option
 @click.option("--per-image", type=click.Path(path_type=Path), help="CSV file to write the scores of every image to.")
 @json_option
 def evaluate(

@@ -113,9 +113,10 @@ def distill(request: DistillRequest, control: JobControl) -> DistillResult:
         raise TrainingError("A distillation needs at least one round of one epoch.")
     if request.threads:
         torch.set_num_threads(request.threads)
-    fabric = make_fabric(request.device)
     teacher = model_folder(request.teacher)
     card = read_card(teacher)
+    encoder = request.encoder or card.architecture.encoder
+    fabric = make_fabric(request.device, encoder)
     dataset = load_dataset(request.data, request.mpp).with_splits()
     train = dataset.part("train")
     check_trainable(dataset, card.training.family)
@@ -133,7 +134,7 @@ def distill(request: DistillRequest, control: JobControl) -> DistillResult:
     if rounds.next <= request.rounds:
         material = from_dataset(train, card.mpp, reference, both_stains=recipe.both_stains)
         evidence = evidence_of(dataset, request.select, reference)
-        student = StudentPlan(request.encoder or card.architecture.encoder, card, dataset.name)
+        student = StudentPlan(encoder, card, dataset.name)
         distil_rounds(rounds, material, evidence, recipe, student, request.rounds, request.seed, fabric, control)
     return DistillResult(request.out, tuple(rounds.rounds), rounds.roles.best)
 

@@ -115,7 +115,8 @@ def _open_rounds(study: Study, teacher: Path) -> Rounds:
 def _one_round(rounds: Rounds, entries: _Entries, request: StudyRequest, control: JobControl) -> None:
     shown = entries.shown
     recipe, card = recipe_for_slides(request), read_card(rounds.model("teacher"))
-    fabric = make_fabric(request.device)
+    encoder = request.encoder or card.architecture.encoder
+    fabric = make_fabric(request.device, encoder)
     number = rounds.next
     _begin_round(rounds, request, entries.moved)
     control.progress(0, 0, f"Round {number} begins", Begun(rounds.folder, number))
@@ -130,7 +131,7 @@ def _one_round(rounds: Rounds, entries: _Entries, request: StudyRequest, control
         source.close()
     # Corrections have been added since the best model was judged.
     rounds.set_best_score(judge_best(rounds, evidence, str(fabric.device)))
-    plan = StudentPlan(request.encoder or card.architecture.encoder, card, f"study {request.study.name}")
+    plan = StudentPlan(encoder, card, f"study {request.study.name}")
     distil_rounds(
         rounds,
         material,

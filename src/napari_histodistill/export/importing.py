@@ -21,6 +21,7 @@ from napari_histodistill.export.read_asap import read_asap_shapes
 from napari_histodistill.export.read_geojson import read_geojson
 from napari_histodistill.export.read_mask import open_mask
 from napari_histodistill.export.source import NAMES, Place
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict.figures import COUNTED, summarise_blocks
 from napari_histodistill.slide.annotations import TUMOUR_GROUPS
 from napari_histodistill.slide.errors import AnnotationError
@@ -370,7 +371,7 @@ def _write_pseudo_mask(entry: StudySlide, preview: ImportPreview, control: JobCo
             (entry.corrected(rows.start, 0, labels[rows]), certain[labels[rows]]) for rows in _strips(len(labels))
         )
         figures = asdict(summarise_blocks(blocks, entry.grid.pixel_size_um))
-        settings = {"threshold": 0.5, "smoothing_um": 0.0, "unreadable": 0}
+        settings = {**asdict(MaskSettings(0.5)), "unreadable": 0}
         entry.complete_run(run, {"model": model, **figures, **settings, COUNTED: counted})
 
 

@@ -40,6 +40,8 @@ class Provenance:
         Probability from which a pixel is tumour, 0 to 1.
     smoothing_um : float or None
         Sigma of the Gaussian before the threshold.
+    support : float or None
+        Bag score that the surroundings of tumour had to reach, 0 to 1.
     options : dict
         How the file was made of it, for instance a tolerance; JSON values.
     version, date : str
@@ -56,6 +58,7 @@ class Provenance:
     round: int | None = None
     threshold: float | None = None
     smoothing_um: float | None = None
+    support: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
     version: str = __version__
     date: str = field(default_factory=_now)

@@ -7,7 +7,7 @@ layer in napari, is one more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import zarr
 
     from napari_histodistill.jobs import JobControl
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.slide.grid import WorkingGrid
     from napari_histodistill.study import Run, StudySlide
 
@@ -211,15 +212,20 @@ def _prediction(entry: StudySlide, round_number: int | None) -> Source:
     wanted = newest[-1:] if round_number is None else [n for n in newest if int(n.split("-")[1]) == round_number]
     run = entry.prediction(wanted[0]) if wanted else None
     if run is None:
-        there = ", ".join(str(int(name.split("-")[1])) for name in newest)
+        there = " and ".join(_in_words(int(name.split("-")[1])) for name in newest)
         raise ExportError(
-            f"The study holds no prediction of round {round_number} for this slide: there are rounds {there}."
+            f"The study holds no prediction of {_in_words(round_number)} for this slide: choose from {there}."
             if newest and round_number is not None
             else "The study holds no round of distillation, so there is no prediction yet: export the pseudo-mask "
             "('pseudo'), or distil first."
         )
     source = _mask_of(entry, run, "prediction")
     return replace(source, provenance=replace(source.provenance, round=int(wanted[0].split("-")[1])))
+
+
+def _in_words(round_number: int) -> str:
+    """A round as people call it; what the first teacher said is kept under the number 0."""
+    return f"round {round_number}" if round_number else "the first teacher"
 
 
 def _mask_of(entry: StudySlide, run: Run, what: str) -> Source:
@@ -235,7 +241,10 @@ def _mask_of(entry: StudySlide, run: Run, what: str) -> Source:
         return entry.mask_blocks(run, rows)
 
     def check() -> None:
-        now = document.stat()
+        try:
+            now = document.stat()
+        except FileNotFoundError as error:
+            raise ExportError(f"{document.parent} is no longer there: export it again.") from error
         if (now.st_ino, now.st_mtime_ns) != (before.st_ino, before.st_mtime_ns):
             raise ExportError("The mask was changed while it was exported: export it again.")
 
@@ -257,16 +266,16 @@ def _corrections(entry: StudySlide) -> Source:
     return Source("corrections", place, strips, _provenance(entry, "corrections"), None, lambda: entry.slide_path)
 
 
-def provenance_of(
-    entry: StudySlide, run: Run, threshold: float | None = None, smoothing_um: float | None = None
-) -> Provenance:
-    """What made a run's pseudo-mask, with the threshold and smoothing it was written with unless others are given."""
+def provenance_of(entry: StudySlide, run: Run, settings: MaskSettings | None = None) -> Provenance:
+    """What made a run's pseudo-mask, with the settings it was written with unless others are given."""
     summary = run.record.summary or {}
+    made_with = summary if settings is None else asdict(settings)
     return replace(
         _provenance(entry, "pseudo"),
         model=run.record.settings.get("model"),
-        threshold=summary.get("threshold") if threshold is None else threshold,
-        smoothing_um=summary.get("smoothing_um") if smoothing_um is None else smoothing_um,
+        threshold=made_with.get("threshold"),
+        smoothing_um=made_with.get("smoothing_um"),
+        support=made_with.get("support"),
         options={"unreadable": summary.get("unreadable", 0)},
     )
 

@@ -42,6 +42,7 @@ def write_summary(source: Source, path: Path) -> None:
         "round": made_by.round,
         "threshold": made_by.threshold,
         "smoothing_um": made_by.smoothing_um,
+        "support": made_by.support,
         "unreadable": made_by.options.get("unreadable"),
         "version": made_by.version,
         "date": made_by.date,

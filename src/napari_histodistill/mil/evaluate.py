@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from napari_histodistill.metrics import MEASURES, ImageScore, bootstrap, reliabi
 from napari_histodistill.mil.data import DatasetError
 from napari_histodistill.mil.data.manifest import write_rows
 from napari_histodistill.nets.card import ModelError
+from napari_histodistill.nets.masking import supported
 from napari_histodistill.nets.stain import REINHARD, StainStatistics
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.mil.data import Bag, BagDataset
     from napari_histodistill.nets.card import ModelCard
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.nets.model import Model
 
 EvaluationSplit = Literal["auto", "all", "train", "val", "test"]
@@ -39,6 +41,7 @@ class Evaluation:
     split: str
     threshold: float
     smoothing_um: float
+    support: float
     stain_normalisation: str | None
     left_out: int
     images: tuple[Path, ...]
@@ -59,6 +62,7 @@ class Evaluation:
             "n_left_out": self.left_out,
             "threshold": self.threshold,
             "smoothing_um": self.smoothing_um,
+            "support": self.support,
             "stain_normalisation": self.stain_normalisation,
             **summarise(self.scores),
             **{f"{name}_95": interval and list(interval) for name, interval in intervals},
@@ -85,6 +89,7 @@ def evaluate_model(
     split: EvaluationSplit = "auto",
     threshold: float | None = None,
     smoothing_um: float | None = None,
+    support: float | None = None,
     normalise: bool | None = None,
     control: JobControl | None = None,
 ) -> Evaluation:
@@ -97,7 +102,7 @@ def evaluate_model(
     split : {"auto", "all", "train", "val", "test"}
         "auto" takes all patients that the model has not seen where it was trained on this data set, else the images
         that the data set declares as test, else all.
-    threshold, smoothing_um : float, optional
+    threshold, smoothing_um, support : float, optional
         In place of the card's.
     normalise : bool, optional
         Whether to normalise the stain of every image to the model's reference, in place of the card's choice.
@@ -113,8 +118,7 @@ def evaluate_model(
     bags = chosen.where(lambda bag: bag.has_truth).bags
     if not bags:
         raise DatasetError(f"No image of {dataset.name} ({split}) has a mask to compare with: add masks or a split.")
-    threshold = model.card.threshold if threshold is None else threshold
-    smoothing_um = model.card.smoothing_um if smoothing_um is None else smoothing_um
+    settings = model.card.mask_settings.given(threshold, smoothing_um, support)
     normalise = model.card.stain_normalisation is not None if normalise is None else normalise
     reference = stain_reference(model.card) if normalise else None
     scores, baseline = [], []
@@ -122,10 +126,10 @@ def evaluate_model(
         if control is not None:
             control.checkpoint()
         truth = bag.read_truth()
-        probability = predict_bag(model, bag, truth.shape, smoothing_um, reference)
-        image = Image.open(bag.image)
-        pixel = (bag.mpp * image.height / truth.shape[0], bag.mpp * image.width / truth.shape[1])
-        scores.append(score_image(probability >= threshold, truth, bag.label, bag.patient, pixel, probability))
+        probability = predict_bag(model, bag, truth.shape, settings.smoothing_um, reference)
+        pixel = pixel_size(bag, truth.shape)
+        mask = mask_of(probability, settings, pixel)
+        scores.append(score_image(mask, truth, bag.label, bag.patient, pixel, probability))
         everything = np.ones_like(truth)
         baseline.append(score_image(everything, truth, bag.label, bag.patient, pixel, everything.astype(np.float32)))
         if control is not None:
@@ -134,8 +138,7 @@ def evaluate_model(
     return Evaluation(
         dataset=dataset.name,
         split=split,
-        threshold=threshold,
-        smoothing_um=smoothing_um,
+        **asdict(settings),
         stain_normalisation=REINHARD if reference else None,
         left_out=left_out,
         images=tuple(bag.image for bag in bags),
@@ -168,6 +171,22 @@ def stain_reference(card: ModelCard) -> StainStatistics:
     if card.stain_reference is None:
         raise ModelError(f"The model {card.name!r} has no reference stain: evaluate it without stain normalisation.")
     return StainStatistics.from_card(card.stain_reference)
+
+
+def pixel_size(bag: Bag, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Size in µm, (y, x), of the pixels of a grid of ``shape`` over an image."""
+    with Image.open(bag.image) as image:
+        return bag.mpp * image.height / shape[0], bag.mpp * image.width / shape[1]
+
+
+def mask_of(
+    probability: NDArray[np.float32], settings: MaskSettings, pixel_size_um: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """Tumour in an image whose probabilities (h, w) are smoothed already; all of the image counts as tissue."""
+    mask: NDArray[np.bool_] = probability >= settings.threshold
+    if settings.support > 0 and mask.any():
+        mask &= supported(probability, np.ones_like(mask), settings.support, pixel_size_um)
+    return mask
 
 
 def predict_bag(

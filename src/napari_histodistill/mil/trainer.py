@@ -18,6 +18,7 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.nets.model import normalise, pick_device
 from napari_histodistill.nets.network import Maps, SideNetwork
+from napari_histodistill.nets.registry import ENCODERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,10 +41,11 @@ class TrainingError(HistodistillError):
     """A training that cannot be done as asked."""
 
 
-def make_fabric(device: str = "auto") -> Fabric:
+def make_fabric(device: str = "auto", encoder: str | None = None) -> Fabric:
     """The device or devices to train on: all that ``torchrun`` started processes for, else one.
 
-    On CUDA in mixed precision (bfloat16), elsewhere in single precision: on CPUs bfloat16 was measured to be slower.
+    In mixed precision (bfloat16) on CUDA, and on CPUs that multiply in bfloat16 for an encoder that says it pays
+    there; else in single precision.
     """
     name = pick_device(device).split(":")
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -53,10 +55,19 @@ def make_fabric(device: str = "auto") -> Fabric:
         devices=devices,
         num_nodes=int(os.environ.get("WORLD_SIZE", "1")) // processes,
         strategy="ddp" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else "auto",
-        precision="bf16-mixed" if name[0] == "cuda" and torch.cuda.is_bf16_supported() else "32-true",
+        precision="bf16-mixed" if _mixed_pays(name[0], encoder) else "32-true",
     )
     fabric.launch()
     return fabric
+
+
+def _mixed_pays(device: str, encoder: str | None) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device != "cpu" or encoder is None or not ENCODERS.load(encoder).mixed_on_cpu:
+        return False
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions do not tell
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 class _AllMaps(nn.Module):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from napari_histodistill.errors import HistodistillError, reason
+from napari_histodistill.nets.masking import MaskSettings
 
 FORMAT = "histodistill-model"
 VERSION = 2
@@ -101,6 +102,8 @@ class ModelCard:
         Probability from which a pixel counts as tumour.
     smoothing_um : float
         Standard deviation of the Gaussian that smooths probabilities before the threshold, 0 for none.
+    support : float
+        Bag score that the surroundings of tumour must reach, 0 for none (`masking.supported`).
     classes : tuple of str
     stain_normalisation : str or None
         Stain normalisation that is applied unless a user turns it off: "reinhard" or none.
@@ -121,6 +124,7 @@ class ModelCard:
     multiple: int = 16
     threshold: float = 0.5
     smoothing_um: float = 0.0
+    support: float = 0.0
     classes: tuple[str, ...] = ("background", "tumour")
     stain_normalisation: str | None = None
     stain_reference: dict[str, Any] | None = None
@@ -135,6 +139,8 @@ class ModelCard:
             raise ModelError(f"The model card gives {self.mpp} µm per pixel, which no slide has: mend its mpp.")
         if not 0 < self.threshold < 1:
             raise ModelError(f"The model card gives the threshold {self.threshold}, which must lie between 0 and 1.")
+        if not 0 <= self.support < 1:
+            raise ModelError(f"The model card gives the support {self.support}, which must lie between 0 and 1.")
         if not (1 <= self.multiple <= 4096 and 0 <= self.margin <= 4096 and 0 <= self.smoothing_um <= 1000):
             raise ModelError(
                 "The model card gives a negative margin, multiple or smoothing, or an absurd one: mend it."
@@ -142,6 +148,11 @@ class ModelCard:
         weights = self.architecture.weights
         if not weights or not min(weights) >= 0 or not abs(sum(weights) - 1) <= 1e-3:
             raise ModelError(f"The model card gives the fusion weights {weights}, which must sum to one.")
+
+    @property
+    def mask_settings(self) -> MaskSettings:
+        """How the model's probabilities become a mask unless a user says otherwise."""
+        return MaskSettings(self.threshold, self.smoothing_um, self.support)
 
     def digest(self, folder: Path | None) -> str:
         """Twelve digits that name what decides a model's answers: pixel size, stain, and the weights in a folder."""

@@ -15,7 +15,6 @@ from napari_histodistill.study.audit import (
     Audit,
     AuditPatch,
     change_audit,
-    read_audit,
     square_side,
     write_audit,
 )
@@ -250,7 +249,7 @@ class FiguresRequest:
 def audit_figures(request: FiguresRequest, control: JobControl) -> AuditFigures:
     """What the audit and the corrections tell of every finished prediction of a slide; without an audit, the latter."""
     entry = request.entry
-    audit = read_audit(entry.folder)
+    audit = entry.audit()
     runs = {name: run for name in (OWN, *entry.predictions()) if (run := _finished(entry, name)) is not None}
     adopted = {name: str(run.record.settings.get("adopted", name)) for name, run in runs.items()}
     runs = dict(sorted(runs.items(), key=lambda item: adopted[item[0]]))  # as they were made; a taken one beside itself

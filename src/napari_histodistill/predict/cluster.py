@@ -63,25 +63,25 @@ def connected(scheduler: str = "", local_workers: int = 0) -> Iterator[ClusterEn
         raise ClusterError(
             "A cluster needs dask.distributed, which is not installed: pip install 'napari-histodistill[cluster]'."
         ) from error
-    # Threads that gather results at the same time leave distributed as dask's scheduler for the rest of the process.
-    as_it_was = config.set(scheduler=config.get("scheduler", None))
-    if not scheduler:
-        threads = max(1, spare_cores() // local_workers)
-        with (
-            as_it_was,
-            LocalCluster(local_workers, threads_per_worker=threads, dashboard_address=None) as cluster,
-            Client(cluster, set_as_default=False) as client,
-        ):
+    # Threads that gather results at the same time leave distributed as dask's scheduler for the rest of the process:
+    # what it is now, or that it is not set, comes back however this ends.
+    with config.set(scheduler=config.get("scheduler", None)):
+        if not scheduler:
+            threads = max(1, spare_cores() // local_workers)
+            with (
+                LocalCluster(local_workers, threads_per_worker=threads, dashboard_address=None) as cluster,
+                Client(cluster, set_as_default=False) as client,
+            ):
+                yield ClusterEngine(client)
+            return
+        try:
+            client = Client(scheduler, timeout=CONNECT_S, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ClusterError(
+                f"No dask scheduler answers at {scheduler}: start one ('dask scheduler'), or check the address."
+            ) from error
+        with client:
             yield ClusterEngine(client)
-        return
-    try:
-        client = Client(scheduler, timeout=CONNECT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ClusterError(
-            f"No dask scheduler answers at {scheduler}: start one ('dask scheduler'), or check the address."
-        ) from error
-    with as_it_was, client:
-        yield ClusterEngine(client)
 
 
 class ClusterEngine:

@@ -1,4 +1,4 @@
-"""From probabilities to a mask: smoothing within the tissue, a threshold, artefacts ignored. Fast, and without torch.
+"""From probabilities to a mask: smoothing and support within the tissue, a threshold, artefacts ignored; no torch.
 
 Everything works on windows of any size with equal results, so a slider recomputes what is in view and a file is
 written block by block.
@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from scipy import ndimage
 
+from napari_histodistill.nets.masking import support_cell, support_reach, supported
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.slide.tissue import TISSUE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
+    from napari_histodistill.nets.masking import MaskSettings
+
     UInt8 = npt.NDArray[np.uint8]
+    Window = tuple[slice, slice]
+    Span = tuple[tuple[int, int, int], tuple[int, int, int]]  # of rows and of columns: start, stop, size of the whole
 
 TRUNCATE = 3.0
 """The Gaussian is cut off at this many standard deviations."""
@@ -28,6 +33,8 @@ STEP = 512
 """Side of the pieces that a window is computed in."""
 TOLERANCE = 1e-3
 """Of the comparison with the threshold, in steps of 1/255: far below one step, far above rounding."""
+
+_UNIT = (np.arange(256) / 255).astype(np.float32)
 
 
 class Plane(Protocol):
@@ -44,13 +51,12 @@ class Plane(Protocol):
 def mask_from_probability(
     probability: Plane,
     tissue: Plane,
-    threshold: float,
-    smoothing_um: float = 0.0,
+    settings: MaskSettings,
     pixel_size_um: tuple[float, float] = (1.0, 1.0),
 ) -> UInt8:
     """The mask of a whole array; see `mask_region`."""
     height, width = probability.shape
-    return mask_region(probability, tissue, 0, 0, height, width, threshold, smoothing_um, pixel_size_um)
+    return mask_region(probability, tissue, 0, 0, height, width, settings, pixel_size_um)
 
 
 def mask_region(
@@ -60,8 +66,7 @@ def mask_region(
     x: int,
     height: int,
     width: int,
-    threshold: float,
-    smoothing_um: float = 0.0,
+    settings: MaskSettings,
     pixel_size_um: tuple[float, float] = (1.0, 1.0),
 ) -> UInt8:
     """A window of the mask; the same as cutting it out of the mask of the whole.
@@ -74,11 +79,9 @@ def mask_region(
         0 background, 1 tissue, 3 artefact.
     y, x, height, width : int
         The window, inside the arrays.
-    threshold : float
-        From 0 to 1; tumour is where the smoothed probability reaches it.
-    smoothing_um : float
-        Standard deviation of the Gaussian in µm, 0 for none. It averages over tissue only, so neither glass nor
-        artefacts pull a probability down.
+    settings : MaskSettings
+        Tumour is where the smoothed probability reaches the threshold and the surroundings have the support asked for.
+        Both look at tissue only, so neither glass nor artefacts pull a probability down.
     pixel_size_um : (float, float)
         Size of a pixel in µm, (y, x).
 
@@ -95,15 +98,14 @@ def mask_region(
                 (y + rows.start, y + rows.stop, probability.shape[0]),
                 (x + columns.start, x + columns.stop, probability.shape[1]),
             )
-            out[rows, columns] = _piece(probability, tissue, span, threshold, smoothing_um, pixel_size_um)
+            out[rows, columns] = _piece(probability, tissue, span, settings, pixel_size_um)
     return out
 
 
 def mask_blocks(
     probability: Plane,
     tissue: Plane,
-    threshold: float,
-    smoothing_um: float = 0.0,
+    settings: MaskSettings,
     pixel_size_um: tuple[float, float] = (1.0, 1.0),
     *,
     side: int = STEP,
@@ -112,35 +114,49 @@ def mask_blocks(
     for y in range(0, probability.shape[0], side):
         for x in range(0, probability.shape[1], side):
             height, width = min(side, probability.shape[0] - y), min(side, probability.shape[1] - x)
-            block = mask_region(probability, tissue, y, x, height, width, threshold, smoothing_um, pixel_size_um)
+            block = mask_region(probability, tissue, y, x, height, width, settings, pixel_size_um)
             yield y, x, block
 
 
 def _piece(
     probability: Plane,
     tissue: Plane,
-    span: tuple[tuple[int, int, int], tuple[int, int, int]],
-    threshold: float,
-    smoothing_um: float,
+    span: Span,
+    settings: MaskSettings,
     pixel_size_um: tuple[float, float],
 ) -> UInt8:
-    radii = [math.ceil(TRUNCATE * smoothing_um / size) for size in pixel_size_um]
-    outer = tuple(
-        slice(max(0, start - radius), min(size, stop + radius))
-        for (start, stop, size), radius in zip(span, radii, strict=True)
-    )
-    (top, bottom, _), (left, right, _) = span
-    inner = slice(top - outer[0].start, bottom - outer[0].start), slice(left - outer[1].start, right - outer[1].start)
-    around = np.asarray(tissue[outer[0], outer[1]])
+    radii = [math.ceil(TRUNCATE * settings.smoothing_um / size) for size in pixel_size_um]
+    outer, inner = _around(span, radii)
+    around = np.asarray(tissue[outer])
     kind = around[inner]
     out = np.where(kind == IGNORE, np.uint8(IGNORE), np.uint8(OUTSIDE))
     inside = kind == TISSUE
     if inside.any():
-        values = np.asarray(probability[outer[0], outer[1]])
-        sigma = [smoothing_um / size for size in pixel_size_um]
-        tumour = _reaches(values, around == TISSUE, 255 * threshold - TOLERANCE, sigma, inner)
+        values = np.asarray(probability[outer])
+        sigma = [settings.smoothing_um / size for size in pixel_size_um]
+        tumour = inside & _reaches(values, around == TISSUE, 255 * settings.threshold - TOLERANCE, sigma, inner)
+        if settings.support > 0 and tumour.any():
+            tumour &= _supported(probability, tissue, span, settings.support, pixel_size_um)
         out[inside] = np.where(tumour[inside], np.uint8(TUMOUR), np.uint8(NORMAL))
     return out
+
+
+def _around(span: Span, radii: Sequence[int], step: Sequence[int] = (1, 1)) -> tuple[Window, Window]:
+    """The window of a span with so much around it, begun at multiples of ``step``; and the span within that window."""
+    outer, inner = [], []
+    for (start, stop, size), radius, unit in zip(span, radii, step, strict=True):
+        first = max(0, start - radius) // unit * unit
+        outer.append(slice(first, min(size, stop + radius)))
+        inner.append(slice(start - first, stop - first))
+    return (outer[0], outer[1]), (inner[0], inner[1])
+
+
+def _supported(
+    probability: Plane, tissue: Plane, span: Span, support: float, pixel_size_um: tuple[float, float]
+) -> npt.NDArray[np.bool_]:
+    outer, inner = _around(span, support_reach(pixel_size_um), support_cell(pixel_size_um))
+    values = _UNIT[np.asarray(probability[outer])]
+    return supported(values, np.asarray(tissue[outer]) == TISSUE, support, pixel_size_um)[inner]
 
 
 def _reaches(

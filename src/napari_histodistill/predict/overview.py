@@ -48,17 +48,17 @@ class Overview:
 
     def words(self) -> list[str]:
         """The state for people, "predicted", "corrected: 3 strokes"."""
-        said = []
-        if self.predicted:
-            said.append("predicted")
-        elif self.partial:
-            said.append("teacher stopped half-way")
-        elif self.tissue:
-            said.append("tissue found")
+        begun = (
+            "predicted" if self.predicted
+            else "teacher stopped half-way" if self.partial
+            else "tissue found" if self.tissue
+            else ""
+        )  # fmt: skip
+        said = [begun] if begun and not self.rounds else []  # a line has no room for what rounds imply
         if self.strokes:
             said.append(f"corrected: {self.strokes} stroke{'s' * (self.strokes != 1)}")
         if self.rounds:
-            said.append(f"rounds done: {self.rounds}")
+            said.append(f"rounds: {self.rounds}")
         return said or ["not opened yet"]
 
     def areas(self) -> str:

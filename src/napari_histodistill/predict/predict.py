@@ -28,6 +28,7 @@ from napari_histodistill.study import Run, Study, StudySlide, TissueOnGrid
 if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.nets import ModelCard
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.predict.engine import Engine, Predictor
     from napari_histodistill.predict.request import PredictRequest
     from napari_histodistill.slide import Slide
@@ -86,10 +87,9 @@ def predict_slide(
                 device, computed = _compute_missing(
                     request, control, slide, entry, run, tiling, tiles, card, engine or Here(model)
                 )
-                threshold = card.threshold if request.threshold is None else request.threshold
-                smoothing = card.smoothing_um if request.smoothing_um is None else request.smoothing_um
+                settings = card.mask_settings.given(request.threshold, request.smoothing_um, request.support)
                 corrections = entry.all_corrections().journal_bytes
-                figures = write_pseudo_mask(entry, run, threshold, smoothing, control)
+                figures = write_pseudo_mask(entry, run, settings, control)
             unreadable = max(slide.unreadable, len(run.record.unreadable))
             if unreadable:
                 warnings.append(f"Regions of {slide.name} that could not be read and count as no tissue: {unreadable}.")
@@ -100,8 +100,7 @@ def predict_slide(
                 model=card.name,
                 device=device,
                 **asdict(figures),
-                threshold=threshold,
-                smoothing_um=smoothing,
+                **asdict(settings),
                 pixel_size_um=entry.grid.pixel_size_um,
                 unreadable=unreadable,
                 tiles=len(tiles),
@@ -137,25 +136,15 @@ def tissue_tiles(tiling: Tiling, tissue: TissueOnGrid) -> set[int]:
     return {index for index, window in windows if (tissue[window.slices] == TISSUE).any()}
 
 
-def write_pseudo_mask(
-    entry: StudySlide, run: Run, threshold: float, smoothing_um: float, control: JobControl
-) -> Figures:
-    """Write what the model says as labels, with corrections left apart, and count it with them laid over.
-
-    Parameters
-    ----------
-    threshold : float
-        From 0 to 1.
-    smoothing_um : float
-        Gaussian sigma in µm, 0 for none.
-    """
+def write_pseudo_mask(entry: StudySlide, run: Run, settings: MaskSettings, control: JobControl) -> Figures:
+    """Write what the model says as labels, with corrections left apart, and count it with them laid over."""
     probability = run.probability.levels[0]
     size = entry.grid.pixel_size_um
     rows = -(-entry.grid.shape[0] // BLOCK)
 
     def corrected_blocks(target: Pyramid) -> Any:
         tissue = entry.tissue_on_grid(run)
-        for y, x, mask in mask_blocks(probability, tissue, threshold, smoothing_um, size, side=BLOCK):
+        for y, x, mask in mask_blocks(probability, tissue, settings, size, side=BLOCK):
             if x == 0:
                 control.checkpoint()
                 control.progress(y // BLOCK, rows, "Writing the mask")

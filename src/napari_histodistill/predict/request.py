@@ -34,8 +34,8 @@ class PredictRequest:
         Predict even if the slide is much coarser than the model expects.
     center : pair of float or None
         Level-0 position (y, x) around which to begin; None goes from top to bottom.
-    threshold, smoothing_um : float or None
-        Of the pseudo-mask: probability from 0 to 1, and Gaussian sigma in µm. None takes the model card's.
+    threshold, smoothing_um, support : float or None
+        Of the pseudo-mask, see `nets.masking.MaskSettings`. None takes the model card's.
     threads : int or None
         Threads to compute with on a CPU; None takes all cores but one.
     prediction : str
@@ -53,6 +53,7 @@ class PredictRequest:
     center: tuple[float, float] | None = None
     threshold: float | None = None
     smoothing_um: float | None = None
+    support: float | None = None
     threads: int | None = None
     prediction: str = ""
 
@@ -89,7 +90,7 @@ class PredictSummary:
         Tumour in percent of tissue, 0 without tissue.
     mean_probability : float
         Over tissue, from 0 to 1; 0 without tissue.
-    threshold, smoothing_um : float
+    threshold, smoothing_um, support : float
         What the pseudo-mask was made with.
     pixel_size_um : pair of float
         Of the working grid, (y, x).
@@ -114,6 +115,7 @@ class PredictSummary:
     mean_probability: float
     threshold: float
     smoothing_um: float
+    support: float
     pixel_size_um: tuple[float, float]
     unreadable: int
     tiles: int

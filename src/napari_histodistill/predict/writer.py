@@ -12,7 +12,7 @@ import numpy as np
 from napari_histodistill.predict.request import TileDone
 from napari_histodistill.slide.tissue import TISSUE
 from napari_histodistill.study import StudyError, TissueOnGrid
-from napari_histodistill.study.files import DamagedError, way_out, writing
+from napari_histodistill.study.files import DamagedError, ForbiddenError, put_in_place, way_out, writing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -54,13 +54,15 @@ class TileStore:
         partial = self.folder / f"{index}.partial"
         with partial.open("wb") as file:
             np.save(file, tile_map)
-        partial.replace(self._path(index))
+        put_in_place(partial, self._path(index))
 
     def load(self, index: int) -> FloatMap | None:
         """A map, or None where there is none."""
         path = self._path(index)
         try:
             return np.load(path) if path.exists() else None
+        except PermissionError as error:
+            raise ForbiddenError(path) from error
         except (OSError, EOFError, ValueError) as error:
             raise DamagedError(f"{path} is damaged ({error}): {way_out(path)}, then resume.") from error
 

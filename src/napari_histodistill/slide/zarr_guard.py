@@ -12,7 +12,6 @@ import math
 import stat
 import struct
 import zlib
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +20,7 @@ from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteReque
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, WrapperStore
 
+from napari_histodistill.slide.bounded import ChunkError, fetch
 from napari_histodistill.slide.metadata import LARGEST_SIDE
 from napari_histodistill.urls import UrlPath, told, zarr_store
 
@@ -43,10 +43,6 @@ _ONE_GZIP_BYTE: Final = 1032
 """Bytes that deflate makes of one at most."""
 _INDEX_ENTRY: Final = 16
 _NO_CHUNK: Final = 2**64 - 1
-
-
-class ChunkError(ValueError):
-    """A chunk, or an array, that would take more memory than a slide needs, or that hides what it holds."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +134,12 @@ class GuardedStore(WrapperStore[Store]):
         self._check_file(key, largest)
         if isinstance(byte_range, RangeByteRequest) and byte_range.end - byte_range.start > largest:
             raise ChunkError(f"{key} lists a chunk that is larger than it can be")
-        with told(self._folder) if isinstance(self._folder, UrlPath) else nullcontext():
-            found: Buffer | None = await self._store.get(key, prototype or default_buffer_prototype(), byte_range)
+        prototype = prototype or default_buffer_prototype()
+        if isinstance(self._folder, UrlPath):
+            with told(self._folder, passing=ChunkError):
+                found = await fetch(self._store, key, prototype, byte_range, largest)
+        else:
+            found = await self._store.get(key, prototype, byte_range)
         if found is not None and len(found) > largest:
             raise ChunkError(f"{key} is absurdly large")
         if found is not None and limit is not None and not is_metadata:
@@ -160,7 +160,7 @@ class GuardedStore(WrapperStore[Store]):
     def _check_file(self, key: str, largest: int | None) -> None:
         _check_path(key)
         if isinstance(self._folder, UrlPath):
-            return  # what comes is looked at when it has come
+            return  # no more than can be is asked for, and what comes is looked at when it has come
         path = self._folder / key
         if not self._links and any(part.is_symlink() for part in (path, *path.parents[: key.count("/")])):
             raise ChunkError(f"{key} is a link")

@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 import zarr
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.abc.store import ByteRequest, Store
+
+from napari_histodistill.slide.bounded import cut
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -58,7 +60,7 @@ class SlideStore(Store):
             if place is None:
                 return None
             data = await asyncio.get_running_loop().run_in_executor(self._pool, self._read_chunk, *place)
-        return prototype.buffer.from_bytes(_cut(data, byte_range))
+        return prototype.buffer.from_bytes(cut(data, byte_range))
 
     def _place(self, key: str) -> tuple[int, int, int] | None:
         """(level, row, column) of a chunk key such as "2/c/10/4/0", or None if there is no such chunk."""
@@ -140,13 +142,3 @@ def _array_document(shape: tuple[int, int], chunk: tuple[int, int]) -> dict[str,
 
 def _encode(document: dict[str, Any]) -> bytes:
     return json.dumps(document).encode()
-
-
-def _cut(data: bytes, byte_range: ByteRequest | None) -> bytes:
-    if isinstance(byte_range, RangeByteRequest):
-        return data[byte_range.start : byte_range.end]
-    if isinstance(byte_range, OffsetByteRequest):
-        return data[byte_range.offset :]
-    if isinstance(byte_range, SuffixByteRequest):
-        return data[-byte_range.suffix :]
-    return data

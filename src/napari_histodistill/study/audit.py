@@ -1,7 +1,6 @@
 """The audit of a slide: patches of tissue that were drawn at random, what a person says of them, and where they lie.
 
-They are kept apart from corrections, which teach: the squares around drawn patches are kept from training. One JSON
-document, written whole under a lock, so that a crash leaves the old or the new one and two windows lose nothing.
+They are kept apart from corrections, which teach: the squares around drawn patches are kept from training.
 """
 
 from __future__ import annotations
@@ -15,14 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from napari_histodistill.slide.labels import IGNORE
-from napari_histodistill.study.files import StudyError, read_document, write_document
-from napari_histodistill.study.locks import FileLock
+from napari_histodistill.study.files import StudyError
+from napari_histodistill.study.record import Record, text, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     import numpy.typing as npt
+
+    from napari_histodistill.slide.grid import WorkingGrid
 
     UInt8 = npt.NDArray[np.uint8]
 
@@ -31,7 +32,6 @@ SQUARE_UM: Final = 400.0
 """Side of the squares by which tissue is held out of training: neighbouring pixels must not fall on both sides."""
 PATCHES_A_SIDE: Final = 3
 """A square is this many patches across, so that a patch lies in one square: 133 µm each."""
-LOCK_TRIES: Final = 100
 LARGEST_PATCH: Final = 1 << 11
 """Px of a side; it has a 40th of it at 3 µm."""
 
@@ -163,35 +163,12 @@ def read_audit(folder: Path) -> Audit | None:
     StudyError
         If it is damaged or of a newer version.
     """
-    path = folder / "audit.json"
-    if not path.exists():
-        return None
-    document = read_document(path, FORMAT, VERSION)
-    try:
-        patches = tuple(_unpacked(entry) for entry in document["patches"])
-        without, with_tumour = document["sizes"]
-        audit = Audit(
-            int(document["seed"]),
-            int(document["square"]),
-            str(document["stratified_by"]),
-            (int(without), int(with_tumour)),
-            patches,
-            tuple(int(index) for index in document["order"]),
-            int(document["drawn"]),
-            tuple(document["earlier"]),
-            str(document["created"]),
-        )
-        if audit.square < 1 or not all(0 <= index < len(patches) for index in audit.order):
-            raise ValueError("a draw of no patch")
-    except (KeyError, TypeError, ValueError, OverflowError, zlib.error) as error:
-        raise StudyError(f"{path} is damaged ({error}): restore it from a copy, or delete it to draw anew.") from error
-    return audit
+    return AUDIT.read(folder)
 
 
 def write_audit(folder: Path, audit: Audit) -> None:
     """Keep a new audit in place of whatever there was."""
-    with _lock(folder):
-        _write(folder, audit)
+    AUDIT.write(folder, audit)
 
 
 def change_audit(folder: Path, change: Callable[[Audit], Audit]) -> Audit:
@@ -202,36 +179,51 @@ def change_audit(folder: Path, change: Callable[[Audit], Audit]) -> Audit:
     StudyError
         If there is no audit any more, or it cannot be written.
     """
-    with _lock(folder):
-        audit = read_audit(folder)
+
+    def changed(audit: Audit | None) -> Audit:
         if audit is None:
             raise StudyError(f"The audit in {folder} is no longer there: draw patches anew.")
-        changed = change(audit)
-        _write(folder, changed)
-    return changed
+        return change(audit)
+
+    return AUDIT.change(folder, changed)
 
 
-def _lock(folder: Path) -> FileLock:
-    if not folder.is_dir():
-        raise StudyError(f"{folder} is no longer there: see that the study is where it was.")
-    return FileLock(folder / "audit.lock", f"The audit of {folder.name}", tries=LOCK_TRIES)
+def _packed(audit: Audit) -> dict[str, Any]:
+    return {**asdict(replace(audit, patches=())), "patches": [_packed_patch(patch) for patch in audit.patches]}
 
 
-def _write(folder: Path, audit: Audit) -> None:
-    content = {**asdict(replace(audit, patches=())), "patches": [_packed(patch) for patch in audit.patches]}
-    write_document(folder / "audit.json", FORMAT, VERSION, content, copy=True)
+def _unpacked(document: dict[str, Any]) -> Audit:
+    patches = tuple(_unpacked_patch(entry) for entry in document["patches"])
+    without, with_tumour = (whole(size) for size in document["sizes"])
+    audit = Audit(
+        whole(document["seed"]),
+        whole(document["square"], least=1),
+        text(document["stratified_by"]),
+        (without, with_tumour),
+        patches,
+        tuple(whole(index) for index in document["order"]),
+        whole(document["drawn"]),
+        tuple(text(name) for name in document["earlier"]),
+        text(document["created"]),
+    )
+    if max(audit.order, default=-1) >= len(patches) or audit.drawn > len(audit.order):
+        raise ValueError("a draw of no patch")
+    return audit
 
 
-def _packed(patch: AuditPatch) -> dict[str, Any]:
+def _packed_patch(patch: AuditPatch) -> dict[str, Any]:
     labels = None if patch.labels is None else base64.b64encode(zlib.compress(patch.labels.tobytes())).decode()
     return {**asdict(replace(patch, labels=None)), "labels": labels}
 
 
-def _unpacked(entry: dict[str, Any]) -> AuditPatch:
+def _unpacked_patch(entry: dict[str, Any]) -> AuditPatch:
     patch = AuditPatch(**{**entry, "labels": None})
-    numbers = (patch.y, patch.x, patch.height, patch.width, patch.stratum, patch.square_tissue)
-    if not all(isinstance(number, int) and number >= 0 for number in numbers) or patch.stratum > 1:
-        raise ValueError("a patch of no place")
+    for number in (patch.y, patch.x, patch.height, patch.width, patch.stratum, patch.square_tissue):
+        whole(number)
+    text(patch.how)
+    text(patch.time)
+    if patch.stratum > 1:
+        raise ValueError("a patch of no stratum")
     if not 0 < min(patch.height, patch.width) <= max(patch.height, patch.width) <= LARGEST_PATCH:
         raise ValueError("a patch of absurd size")
     if entry["labels"] is None:
@@ -241,3 +233,19 @@ def _unpacked(entry: dict[str, Any]) -> AuditPatch:
     if flat.size != pixels or flat.max(initial=0) > IGNORE:
         raise ValueError("labels that do not fit their patch")
     return replace(patch, labels=flat.reshape(patch.height, patch.width))
+
+
+def _fits(audit: Audit, grid: WorkingGrid) -> bool:
+    height, width = grid.shape
+    return all(patch.y + patch.height <= height and patch.x + patch.width <= width for patch in audit.patches)
+
+
+AUDIT: Final = Record(
+    "audit",
+    FORMAT,
+    VERSION,
+    "the audit: patches that were drawn, and what a person said of them",
+    _packed,
+    _unpacked,
+    _fits,
+)

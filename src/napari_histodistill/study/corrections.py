@@ -1,29 +1,36 @@
 """A person's corrections of one slide: an array for those who read, and the journal that it is made from.
 
-The journal holds everything since the first stroke and is the truth; the array holds what the journal came to up to a
-mark, so that nobody reads years of strokes to see a window. The mark (sequence number and byte) is written after the
-array. A crash in between applies some strokes to the array again, which changes nothing: they set absolute values.
+The journal holds everything since the first stroke and is the truth; `compaction` has the array.
 """
 
 from __future__ import annotations
 
 import logging
-import zlib
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from napari_histodistill.slide.labels import IGNORE
-from napari_histodistill.study.files import StudyError, read_document, way_out, write_document
+from napari_histodistill.study.compaction import (
+    Compacted,
+    Mark,
+    lay,
+    lay_entry,
+    nothing,
+    patches_under,
+    replayed,
+    strips_of,
+    tiles_in,
+)
+from napari_histodistill.study.files import StudyError, way_out
 from napari_histodistill.study.journal import TILE, Entry, Journal, Patch, Scan, numbered, timeline
 from napari_histodistill.study.locks import FileLock
-from napari_histodistill.study.pyramid import NO_CORRECTION, Pyramid
-from napari_histodistill.urls import UrlPath
+from napari_histodistill.study.pyramid import NO_CORRECTION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     import numpy.typing as npt
@@ -34,12 +41,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FORMAT, VERSION = "histodistill-corrections", 1
 PENDING_LIMIT: Final = 64
 """Entries that the journal may be ahead of the array."""
 PENDING_BYTES: Final = 4 << 20
-_UNREADABLE: Final = (StudyError, OSError, RuntimeError, ValueError)
-"""What zarr and its codecs raise on a chunk or a head that is damaged."""
 LOCK_TRIES: Final = 500
 """Of 20 ms: whoever appends is patient while another one brings the array up to date."""
 
@@ -65,19 +69,6 @@ class Origin:
     pixels: int
 
 
-@dataclass(frozen=True)
-class _Mark:
-    """How far the array holds the journal: the number of the last entry, the byte where it ends, whose journal."""
-
-    sequence: int = 0
-    end: int = Journal.start
-    journal: str = ""
-
-    @property
-    def checksum(self) -> int:
-        return zlib.crc32(f"{self.sequence} {self.end} {self.journal}".encode())
-
-
 class Corrections:
     """What a person set on the working grid, uint8, 255 where nothing; ``corrections[rows, columns]`` reads a window.
 
@@ -98,7 +89,7 @@ class Corrections:
     def __init__(self, folder: Path, grid: WorkingGrid, name: str) -> None:
         self._folder, self._grid, self._name = folder, grid, name
         self._journal = Journal(folder / "corrections.journal", grid.shape)
-        self._array_folder, self._mark_path = folder / "corrections.ome.zarr", folder / "corrections.json"
+        self._compacted = Compacted(folder, grid, self._journal)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -113,7 +104,7 @@ class Corrections:
     @property
     def exist(self) -> bool:
         """Whether anybody ever set anything, in this version or in one without a journal."""
-        return self._journal.exists or (self._array_folder / "zarr.json").exists()
+        return self._journal.exists or self._compacted.exists
 
     @property
     def journal_bytes(self) -> int:
@@ -130,30 +121,22 @@ class Corrections:
     def read(self, y: int, x: int, height: int, width: int) -> UInt8:
         """A window as uint8 (height, width); it must lie inside the grid."""
         # In this order: what is brought into the array meanwhile, and what came after, is among the entries read last.
-        mark = self._mark()
-        window = self._array_window(y, x, height, width)
+        mark = self._compacted.mark()
+        window = self._compacted.window(y, x, height, width)
         pending = self._scan_pending(mark).entries
         if window is None and self._journal.exists:  # damaged: the journal has it all
-            window, pending = _nothing(height, width), self.entries().entries
+            window, pending = nothing(height, width), self.entries().entries
         elif window is None:
             window = self._salvage(y, x, height, width)
         for entry in pending:
-            _lay_entry(window, (y, x), entry)
+            lay_entry(window, (y, x), entry)
         return window
-
-    def _array_window(self, y: int, x: int, height: int, width: int) -> UInt8 | None:
-        """What the array holds, None if that cannot be read."""
-        try:
-            array = self._array()
-            return _nothing(height, width) if array is None else array.read(y, x, height, width)
-        except _UNREADABLE:
-            return None
 
     def _salvage(self, y: int, x: int, height: int, width: int) -> UInt8:
         """What can be read, tile by tile, of a damaged array that has no journal."""
-        window = _nothing(height, width)
-        for top, left, tall, wide in _tiles_in(y, x, height, width):
-            tile = self._array_window(top, left, tall, wide)
+        window = nothing(height, width)
+        for top, left, tall, wide in tiles_in(y, x, height, width):
+            tile = self._compacted.window(top, left, tall, wide)
             if tile is not None:
                 window[top - y : top - y + tall, left - x : left - x + wide] = tile
         return window
@@ -164,7 +147,7 @@ class Corrections:
 
     def since(self, known: int) -> list[Entry]:
         """Entries behind the one numbered ``known``; quick where the array is no further."""
-        mark = self._mark()
+        mark = self._compacted.mark()
         found = self.entries().entries if known < mark.sequence else self._scan_pending(mark).entries
         return [entry for entry in found if entry.sequence > known]
 
@@ -181,12 +164,12 @@ class Corrections:
         entries = self.entries().entries
         in_effect = [entry for entry in entries if entry.kind == "base"] + timeline(entries)[0]
         source = np.full((height, width), -1, np.int32)
-        said = _nothing(height, width)
+        said = nothing(height, width)
         for index, entry in enumerate(in_effect):
-            for patch in _patches_under(entry, (y, x), source.shape):
+            for patch in patches_under(entry, (y, x), source.shape):
                 changed, values = entry.values(patch)
-                _lay(source, (y, x), patch, changed, index)
-                _lay(said, (y, x), patch, changed, values)
+                lay(source, (y, x), patch, changed, index)
+                lay(said, (y, x), patch, changed, values)
         present = self.read(y, x, height, width)
         source[said != present] = -1
         pairs = np.stack([source, present.astype(np.int32)], axis=-1)[present != NO_CORRECTION]
@@ -194,7 +177,7 @@ class Corrections:
         for (index, value), pixels in zip(*np.unique(pairs, axis=0, return_counts=True), strict=True):
             of = in_effect[index] if index >= 0 else Entry("unknown", (), time="")
             found.append(Origin(int(value), of.tool, of.time, of.context, int(pixels)))
-        return sorted(found, key=lambda origin: origin.time, reverse=True)
+        return found[::-1]  # by their place in the journal, not by the time: clocks are set back
 
     def problems(self) -> list[str]:
         """What is damaged, a sentence each; empty for a sound journal."""
@@ -209,14 +192,13 @@ class Corrections:
             )
         if scan.torn:
             said.append(f"The last correction on {self._name} was cut short while it was written, and is lost.")
-        if self._mark_path.exists() and not self._journal.exists:
+        if self._compacted.mark_path.exists() and not self._journal.exists:
             said.append(f"{self._journal.path} is gone: the corrections are there, but can no longer be undone.")
         if self.exist and not self._journal.exists:
-            lost = sum(self._array_window(*tile) is None for tile in _tiles_in(0, 0, *self.shape))
+            lost = sum(self._compacted.window(*tile) is None for tile in tiles_in(0, 0, *self.shape))
             if lost:
-                said.append(
-                    f"{lost} damaged tile(s) of {self._array_folder} were passed over: {way_out(self._array_folder)}."
-                )
+                where = self._compacted.folder
+                said.append(f"{lost} damaged tile(s) of {where} were passed over: {way_out(where)}.")
         return said
 
     # Writing
@@ -243,7 +225,7 @@ class Corrections:
             If nothing can be written, or another process holds the corrections for more than ten seconds.
         """
         with self._writing():
-            mark = self._sound_mark()
+            mark = self._compacted.sound_mark()
             scan = self._scan_pending(mark)
             last = max([mark.sequence, *(entry.sequence for entry in scan.entries)])
             if known < mark.sequence:
@@ -254,7 +236,7 @@ class Corrections:
             end = self._journal.append(written, scan.end)
             if len(scan.entries) + len(written) > PENDING_LIMIT or end - mark.end > PENDING_BYTES:
                 try:
-                    self._compact([*scan.entries, *written], end)
+                    self._compacted.take_in([*scan.entries, *written], end)
                 except StudyError:  # the strokes are safe; the next ones try again
                     logger.exception("corrections stay in the journal for now")
         return written, foreign
@@ -286,9 +268,9 @@ class Corrections:
         if not self._journal.exists:
             return
         with self._writing():
-            scan = self._scan_pending(self._sound_mark())
+            scan = self._scan_pending(self._compacted.sound_mark())
             if scan.entries:
-                self._compact(scan.entries, scan.end)
+                self._compacted.take_in(scan.entries, scan.end)
 
     def rebuild(self) -> None:
         """Make the array anew from the whole journal; what only the array still held of damaged entries is gone."""
@@ -296,8 +278,8 @@ class Corrections:
             return
         with self._writing():
             scan = self._journal.scan()
-            self._new_array()
-            self._compact(scan.entries, scan.end)
+            self._compacted.begin_anew()
+            self._compacted.take_in(scan.entries, scan.end)
 
     def unsound_tiles(self) -> list[tuple[int, int, int, int]]:
         """Tiles whose array cannot be read, or, under a sound journal, does not hold what that says."""
@@ -305,14 +287,14 @@ class Corrections:
         pending = self._scan_pending().entries
         known = self._journal.exists and not scan.damaged and bool(self._journal.identity())
         bad = []
-        for strip in _strips(self.shape):
-            replayed = self._replay(scan.entries, *strip)
-            for y, x, height, width in _tiles_in(*strip):
-                tile = self._array_window(y, x, height, width)
+        for strip in strips_of(self.shape):
+            whole = replayed(scan.entries, *strip)
+            for y, x, height, width in tiles_in(*strip):
+                tile = self._compacted.window(y, x, height, width)
                 if tile is not None and known:
                     for entry in pending:
-                        _lay_entry(tile, (y, x), entry)
-                    if np.array_equal(tile, replayed[:, x : x + width]):
+                        lay_entry(tile, (y, x), entry)
+                    if np.array_equal(tile, whole[:, x : x + width]):
                         continue
                 if tile is None or known:
                     bad.append((y, x, height, width))
@@ -330,10 +312,10 @@ class Corrections:
             scan = self._journal.scan()
             if scan.damaged or not self._journal.identity():
                 patches = []
-                for strip in _strips(self.shape):
-                    replayed = self._replay(scan.entries, *strip)
-                    for y, x, height, width in _tiles_in(*strip):
-                        tile, before = self.read(y, x, height, width), replayed[:, x : x + width]
+                for strip in strips_of(self.shape):
+                    whole = replayed(scan.entries, *strip)
+                    for y, x, height, width in tiles_in(*strip):
+                        tile, before = self.read(y, x, height, width), whole[:, x : x + width]
                         if (tile != NO_CORRECTION).any():  # else the chunk may be gone as well
                             patches.append(Patch.between(y, x, before, tile))
                 kept = tuple(patch for patch in patches if patch is not None)
@@ -341,44 +323,10 @@ class Corrections:
                 recovered = [Entry("recovered", kept, sequence=last + 1)] if kept else []
                 keep(self._journal.path)
                 self._journal.create([*scan.entries, *recovered])
-            move(self._array_folder)
-            self._new_array()
+            move(self._compacted.folder)
+            self._compacted.begin_anew()
             scan = self._journal.scan()
-            self._compact(scan.entries, scan.end)
-
-    def _replay(self, entries: Iterable[Entry], y: int, x: int, height: int, width: int) -> UInt8:
-        window = _nothing(height, width)
-        for entry in entries:
-            _lay_entry(window, (y, x), entry)
-        return window
-
-    def _compact(self, entries: Sequence[Entry], end: int) -> None:
-        """Write entries into the array, tile by tile, then the mark."""
-        tiles: dict[tuple[int, int], list[tuple[Entry, Patch]]] = {}
-        for entry in entries:
-            for patch in entry.in_order():
-                tiles.setdefault((patch.y // TILE * TILE, patch.x // TILE * TILE), []).append((entry, patch))
-        try:
-            array = self._sound_array()
-            if array is None:
-                self._new_array()
-                self._compact(self._journal.scan().entries, end)
-                return
-            for (y, x), changes in tiles.items():
-                self._write_tile(array, y, x, changes)
-        except StudyError as error:
-            raise StudyError(f"{error} No correction is lost, they are in the journal.") from error
-        sequence = max((entry.sequence for entry in entries), default=0)
-        self._write_mark(_Mark(max(sequence, self._mark().sequence), end, self._journal.identity()))
-
-    def _write_tile(self, array: Pyramid, y: int, x: int, changes: list[tuple[Entry, Patch]]) -> None:
-        height, width = min(TILE, self.shape[0] - y), min(TILE, self.shape[1] - x)
-        tile = self._array_window(y, x, height, width)
-        if tile is None:
-            tile = self.read(y, x, height, width)
-        for entry, patch in changes:
-            _lay(tile, (y, x), patch, *entry.values(patch))
-        array.write(y, x, tile)
+            self._compacted.take_in(scan.entries, scan.end)
 
     # Files
 
@@ -400,112 +348,18 @@ class Corrections:
     def _begin_journal(self) -> None:
         """Start the journal with what an older version left in the array."""
         patches = []
-        if self._sound_array() is not None:
-            for y, x, height, width in _tiles_in(0, 0, *self.shape):
-                tile = self._array_window(y, x, height, width)
+        if self._compacted.sound_array() is not None:
+            for y, x, height, width in tiles_in(0, 0, *self.shape):
+                tile = self._compacted.window(y, x, height, width)
                 if tile is not None:
-                    patches.append(Patch.between(y, x, _nothing(height, width), tile))
-        self._mark_path.unlink(missing_ok=True)
+                    patches.append(Patch.between(y, x, nothing(height, width), tile))
+        self._compacted.forget_mark()
         kept = tuple(patch for patch in patches if patch is not None)
         base = Entry("an earlier version", kept, kind="base", sequence=1)
         self._journal.create([base] if kept else [])
 
-    def _array(self) -> Pyramid | None:
-        if not (self._array_folder / "zarr.json").exists():
-            return None
-        return Pyramid(self._array_folder, "r" if isinstance(self._array_folder, UrlPath) else "r+")
-
-    def _sound_array(self) -> Pyramid | None:
-        """The array, None if there is none or its head is damaged."""
-        try:
-            return self._array()
-        except StudyError:
-            return None
-
-    def _new_array(self) -> Pyramid:
-        self._mark_path.unlink(missing_ok=True)
-        return Pyramid.create(
-            self._array_folder,
-            self._grid,
-            "labels",
-            name="corrections",
-            fill=NO_CORRECTION,
-            multiscale=False,
-        )
-
-    def _mark(self) -> _Mark:
-        """How far the array is; at the start of the journal where that is not known: applying twice is harmless."""
-        if not self._mark_path.exists() or not (self._array_folder / "zarr.json").exists():
-            return _Mark()
-        try:
-            content = read_document(self._mark_path, FORMAT, VERSION)
-            mark = _Mark(int(content["sequence"]), int(content["end"]), str(content["journal"]))
-            sound = content["checksum"] == mark.checksum and mark.journal == self._journal.identity()
-        except (StudyError, KeyError, TypeError, ValueError):
-            return _Mark()
-        return mark if sound else _Mark()
-
-    def _sound_mark(self) -> _Mark:
-        """The mark, brought back where a damaged end of the journal was cut off below it. The lock must be held."""
-        mark = self._mark()
-        if mark.end > self._journal.path.stat().st_size:
-            scan = self._journal.scan()
-            mark = _Mark(mark.sequence, scan.end, mark.journal)
-            self._write_mark(mark)
-        return mark
-
-    def _write_mark(self, mark: _Mark) -> None:
-        content = {**asdict(mark), "checksum": mark.checksum}
-        write_document(self._mark_path, FORMAT, VERSION, content)
-
-    def _scan_pending(self, mark: _Mark | None = None) -> Scan:
+    def _scan_pending(self, mark: Mark | None = None) -> Scan:
         """What the journal holds and the array may not."""
         if not self._journal.exists:
             return Scan([], Journal.start)
-        return self._journal.scan((mark or self._mark()).end)
-
-
-def _nothing(height: int, width: int) -> UInt8:
-    return np.full((height, width), NO_CORRECTION, np.uint8)
-
-
-def _patches_under(entry: Entry, corner: tuple[int, int], shape: tuple[int, ...]) -> Iterator[Patch]:
-    """The entry's patches that share pixels with a window, in the order in which they are to be applied."""
-    bottom, right = corner[0] + shape[0], corner[1] + shape[1]
-    for patch in entry.in_order():
-        rows = patch.y < bottom and corner[0] < patch.y + patch.height
-        if rows and patch.x < right and corner[1] < patch.x + patch.width:
-            yield patch
-
-
-def _lay_entry(window: UInt8, corner: tuple[int, int], entry: Entry) -> None:
-    for patch in _patches_under(entry, corner, window.shape):
-        _lay(window, corner, patch, *entry.values(patch))
-
-
-def _lay(
-    window: npt.NDArray[Any], corner: tuple[int, int], patch: Patch, changed: npt.NDArray[np.bool_], values: Any
-) -> None:
-    """Write ``values``, one or one per changed pixel, where a patch lies in the window at ``corner``."""
-    full = np.zeros(changed.shape, window.dtype)
-    full[changed] = values
-    top, left = max(patch.y, corner[0]), max(patch.x, corner[1])
-    bottom = min(patch.y + patch.height, corner[0] + window.shape[0])
-    right = min(patch.x + patch.width, corner[1] + window.shape[1])
-    of_patch = slice(top - patch.y, bottom - patch.y), slice(left - patch.x, right - patch.x)
-    target = window[top - corner[0] : bottom - corner[0], left - corner[1] : right - corner[1]]
-    np.copyto(target, full[of_patch], where=changed[of_patch])
-
-
-def _strips(shape: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
-    """A grid cut into rows of tiles: (y, x, height, width) of each."""
-    for top in range(0, shape[0], TILE):
-        yield top, 0, min(TILE, shape[0] - top), shape[1]
-
-
-def _tiles_in(y: int, x: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
-    """A window cut along multiples of `TILE`: (y, x, height, width) of each piece."""
-    for top in range(y - y % TILE, y + height, TILE):
-        for left in range(x - x % TILE, x + width, TILE):
-            first, second = max(top, y), max(left, x)
-            yield first, second, min(top + TILE, y + height) - first, min(left + TILE, x + width) - second
+        return self._journal.scan((mark or self._compacted.mark()).end)

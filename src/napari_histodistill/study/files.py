@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import secrets
 import shlex
+import subprocess
 import sys
-import tempfile
+import time
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +29,10 @@ CHECKSUM = "crc32"
 LARGEST_DOCUMENT = 1 << 26
 """Bytes of a JSON document; the record of a run of a hundred thousand blocks has less than one of its MB."""
 
+REPLACE_TRIES = 50
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+"""What file systems say that cannot sync a folder, as some on networks; the file itself is synced."""
+
 
 class StudyError(HistodistillError):
     """A study folder that cannot be used as asked."""
@@ -37,6 +44,13 @@ class DamagedError(StudyError):
 
 class NewerError(StudyError):
     """A file of a study that a newer version wrote."""
+
+
+class ForbiddenError(StudyError):
+    """A file of a study that this user may not read: nothing is known of it, so it is not called damaged."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} may not be read by you: ask whoever owns it to give you the right to read it.")
 
 
 @contextmanager
@@ -60,7 +74,13 @@ def way_out(path: Path) -> str:
     study = study_of(path)
     if study is None:
         return "restore it from a copy"
-    return f"run: histodistill check {shlex.quote(str(study))} --repair"
+    return f"run: {check_command(study)} --repair"
+
+
+def check_command(study: Path) -> str:
+    """The command that checks a study, as this system's shell takes it."""
+    quoted = subprocess.list2cmdline([str(study)]) if sys.platform == "win32" else shlex.quote(str(study))
+    return f"histodistill check {quoted}"
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -73,17 +93,33 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     require_disk(path)
     with writing(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with partial.open("xb") as file:  # and not by `tempfile`, whose files nobody else may read
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).replace(path)
+            put_in_place(partial, path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Let a file that is whole take the place of another, or a folder a place that is free.
+
+    Windows refuses that while somebody reads what is moved or replaced, which takes a moment: so it is tried for a
+    second there.
+    """
+    for _ in range(REPLACE_TRIES if sys.platform == "win32" else 0):
+        try:
+            new.replace(path)
+        except PermissionError:
+            time.sleep(0.02)
+        else:
+            return
+    new.replace(path)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -91,6 +127,9 @@ def _sync_folder(folder: Path) -> None:
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
         finally:
             os.close(handle)
 
@@ -124,6 +163,8 @@ def read_document(path: Path, kind: str, version: int) -> dict[str, Any]:
         If the file is no such document, or not as it was written.
     NewerError
         If a newer version of this software wrote it.
+    ForbiddenError
+        If this user may not read it.
     StudyError
         If it is missing.
     """
@@ -148,6 +189,8 @@ def read_one_document(path: Path, kind: str, version: int) -> dict[str, Any]:
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError as error:
         raise StudyError(f"{path} does not exist: choose a folder that holds a study.") from error
+    except PermissionError as error:
+        raise ForbiddenError(path) from error
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise DamagedError(f"{path} cannot be read ({reason(error)}): {way_out(path)}.") from error
     if not isinstance(document, dict) or document.get("format") != kind:
@@ -180,9 +223,15 @@ def refuse_links(folder: Path) -> None:
     StudyError
         Naming the link.
     """
-    for path in () if isinstance(folder, UrlPath) else (folder, *folder.iterdir()):
-        if path.is_symlink():
-            raise StudyError(f"{path} is a link, and a study holds none: put what it points to in its place.")
+    if not isinstance(folder, UrlPath):
+        for path in (folder, *folder.iterdir()):
+            refuse_link(path)
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a file or folder on a disk that is a link; see `refuse_links`."""
+    if path.is_symlink():
+        raise StudyError(f"{path} is a link, and a study holds none: put what it points to in its place.")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
-from napari_histodistill.study.files import NewerError, StudyError, way_out, write_atomically
+from napari_histodistill.study.files import ForbiddenError, NewerError, StudyError, way_out, write_atomically
+from napari_histodistill.urls import UrlPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -153,7 +154,9 @@ class Entry:
             "refers": self.refers,
             "patches": [[p.y, p.x, p.height, p.width, len(p.packed)] for p in self.patches],
         }
-        text = json.dumps(meta, ensure_ascii=False).encode()
+        text = json.dumps(meta, ensure_ascii=False).encode(
+            errors="backslashreplace"
+        )  # names of files that are no UTF-8
         return b"".join([_META.pack(len(text)), text, *(patch.packed for patch in self.patches)])
 
     @classmethod
@@ -316,9 +319,13 @@ class Journal:
 
     def _read(self, start: int, size: int = -1) -> bytes:
         try:
+            if isinstance(self.path, UrlPath):
+                return self.path.read_part(start, size)
             with self.path.open("rb") as file:
                 file.seek(start)
                 return file.read(size)
+        except PermissionError as error:
+            raise ForbiddenError(self.path) from error
         except OSError as error:
             raise StudyError(f"{self.path} cannot be read ({error.strerror}): {way_out(self.path)}.") from error
 

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import json
 import os
-import shlex
 import socket
 import sys
 import time
@@ -15,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from napari_histodistill.study.files import StudyError, study_of, writing
+from napari_histodistill.study.files import ForbiddenError, StudyError, check_command, study_of, writing
 from napari_histodistill.urls import UrlPath, require_disk
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ class FileLock:
         if holder.runs:
             return "wait for it, or end it, and try again"
         study = study_of(self.path)
-        breaking = f"histodistill check {shlex.quote(str(study))} --break-lock" if study else f"delete {self.path}"
+        breaking = f"{check_command(study)} --break-lock" if study else f"delete {self.path}"
         return f"close the study there; if that process or computer is gone, run: {breaking}"
 
     def release(self) -> None:
@@ -148,7 +147,13 @@ class FileLock:
             self._file = None
 
     def held_by_anyone(self) -> bool:
-        """Whether some process, this one included, holds the lock now; a folder need not be writable for this."""
+        """Whether some process, this one included, holds the lock now; a folder need not be writable for this.
+
+        Raises
+        ------
+        ForbiddenError
+            If this user may not read the lock file.
+        """
         if self._file is not None:
             return True
         if isinstance(self.path, UrlPath):
@@ -158,6 +163,8 @@ class FileLock:
                 return not _lock(file, shared=True)
         except FileNotFoundError:
             return False
+        except PermissionError as error:
+            raise ForbiddenError(self.path) from error
 
     def __enter__(self) -> Self:
         self.acquire()

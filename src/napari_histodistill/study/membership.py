@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from napari_histodistill.slide.fingerprint import fingerprint
-from napari_histodistill.study.files import StudyError
+from napari_histodistill.study.files import StudyError, refuse_links
 from napari_histodistill.study.locks import FileLock
-from napari_histodistill.study.slide import StudySlide
+from napari_histodistill.study.slide import BRIEF_LOCKS, LONG_LOCKS, StudySlide
 from napari_histodistill.study.study import Study
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 AGAIN: Final = "~"
 """Between the name of a removed slide's folder and a number, where a slide of that name was removed before."""
-_LOCKS: Final = ("slide.lock", "predictions.lock", "corrections.lock", "audit.lock")
 
 
 def remove_slide(folder: Path) -> Path:
@@ -42,14 +41,15 @@ def remove_slide(folder: Path) -> Path:
     StudyError
         If something works on the slide, or rounds are done on the study, or the study cannot be written.
     """
-    study = Study(folder.parents[1])
-    locks = [study.distillation_lock(), *(FileLock(folder / name, f"The slide {folder.name}") for name in _LOCKS)]
+    study, names = Study(folder.parents[1]), (*LONG_LOCKS, *BRIEF_LOCKS)
+    locks = [study.distillation_lock(), *(FileLock(folder / name, f"The slide {folder.name}") for name in names)]
     try:
         with ExitStack() as held:  # nobody begins to work on it while it goes
             for lock in locks:
                 held.enter_context(lock)
             target = study.folder / "removed" / folder.name
             target.parent.mkdir(exist_ok=True)
+            refuse_links(target.parent)
             number = 2
             while target.exists():
                 target = target.with_name(f"{folder.name}{AGAIN}{number}")

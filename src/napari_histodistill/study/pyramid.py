@@ -15,6 +15,7 @@ import shutil
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,12 +27,10 @@ from napari_histodistill.errors import reason
 from napari_histodistill.slide.errors import DAMAGED
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.slide.zarr_guard import open_guarded
-from napari_histodistill.study.files import DamagedError, way_out, writing
-from napari_histodistill.urls import require_disk
+from napari_histodistill.study.files import DamagedError, ForbiddenError, StudyError, put_in_place, way_out, writing
+from napari_histodistill.urls import UrlPath, require_disk
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy.typing as npt
 
     from napari_histodistill.slide.grid import WorkingGrid
@@ -130,6 +129,8 @@ class Pyramid:
             ome: Any = group.attrs["ome"]
             paths = [dataset["path"] for dataset in ome["multiscales"][0]["datasets"]]
             self.levels: tuple[zarr.Array[Any], ...] = tuple(_array(group, store, path) for path in paths)
+        except PermissionError as error:
+            raise ForbiddenError(Path(error.filename or folder)) from error
         except DAMAGED as error:
             raise DamagedError(
                 f"{folder} is no OME-Zarr that can be read ({reason(error)}): {way_out(folder)}."
@@ -169,7 +170,7 @@ class Pyramid:
                     shutil.rmtree(leftover)
             new.mkdir()  # and not what is above: that may be away for the moment
             Plan(grid, kind, name, fill, multiscale).make(new)
-            new.rename(folder)
+            put_in_place(new, folder)
         return cls(folder, "r+")
 
     @property
@@ -185,11 +186,24 @@ class Pyramid:
         ------
         DamagedError
             If a chunk cannot be read.
+        ForbiddenError
+            If this user may not read it.
+        StudyError
+            If the array is no longer there: what lacks a chunk would read as empty.
         """
         try:
-            return np.asarray(self.levels[0][y : y + height, x : x + width])
+            window = np.asarray(self.levels[0][y : y + height, x : x + width])
+        except PermissionError as error:
+            raise ForbiddenError(Path(error.filename or self.folder)) from error
         except (OSError, RuntimeError, ValueError) as error:
             raise DamagedError(f"{self.folder} cannot be read ({error}): {way_out(self.folder)}.") from error
+        empty = (window == self.levels[0].fill_value).all()
+        if empty and not isinstance(self.folder, UrlPath) and not (self.folder / "zarr.json").exists():
+            raise StudyError(
+                f"{self.folder} is no longer there: see that the study is where it was; if a newer result took its "
+                "place, open the slide again."
+            )
+        return window
 
     def write(self, y: int, x: int, block: UInt8) -> None:
         """Write a block into the finest level and bring what lies under it in the others up to date.

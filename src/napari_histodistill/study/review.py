@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from napari_histodistill.study.files import StudyError, read_document, write_document
+from napari_histodistill.study.record import Record, text
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from napari_histodistill.slide.grid import WorkingGrid
 
 FORMAT, VERSION = "histodistill-review", 1
 Point: TypeAlias = tuple[float, float]
@@ -36,13 +40,13 @@ class Seen:
         return self.skipped + (self.visited if prediction == self.prediction else ())
 
     def with_visited(self, prediction: str, place: Point) -> Seen:
-        """After a place was shown."""
+        """After a place was shown, for the first time or again."""
         before = self.visited if prediction == self.prediction else ()
-        return Seen(prediction, (*before, place), self.skipped)
+        return Seen(prediction, before if place in before else (*before, place), self.skipped)
 
     def with_skipped(self, place: Point) -> Seen:
-        """After a place was skipped."""
-        return Seen(self.prediction, self.visited, (*self.skipped, place))
+        """After a place was skipped, for the first time or again."""
+        return self if place in self.skipped else Seen(self.prediction, self.visited, (*self.skipped, place))
 
 
 def read_seen(folder: Path) -> Seen:
@@ -53,17 +57,30 @@ def read_seen(folder: Path) -> Seen:
     StudyError
         If it is damaged or of a newer version.
     """
-    path = folder / "review.json"
-    if not path.exists():
-        return Seen()
-    document = read_document(path, FORMAT, VERSION)
-    try:
-        visited, skipped = (tuple((float(y), float(x)) for y, x in document[key]) for key in ("visited", "skipped"))
-        return Seen(str(document["prediction"]), visited, skipped)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StudyError(f"{path} is damaged ({error}): delete it; only where you have looked is forgotten.") from error
+    return REVIEW.read(folder) or Seen()
 
 
-def write_seen(folder: Path, seen: Seen) -> None:
-    """Keep it."""
-    write_document(folder / "review.json", FORMAT, VERSION, asdict(seen))
+def change_seen(folder: Path, change: Callable[[Seen], Seen]) -> Seen:
+    """Change what is on disk, which another window may have changed too; returns it.
+
+    Raises
+    ------
+    StudyError
+        If it is damaged or cannot be written.
+    """
+    return REVIEW.change(folder, lambda seen: change(seen or Seen()))
+
+
+def _unpacked(document: dict[str, Any]) -> Seen:
+    visited, skipped = (tuple((float(y), float(x)) for y, x in document[key]) for key in ("visited", "skipped"))
+    if not all(math.isfinite(value) for place in (*visited, *skipped) for value in place):
+        raise ValueError("a place that is none")
+    return Seen(text(document["prediction"]), visited, skipped)
+
+
+def _fits(seen: Seen, grid: WorkingGrid) -> bool:
+    height, width = (size * mpp for size, mpp in zip(grid.slide_shape, grid.mpp, strict=True))
+    return all(0 <= y <= height and 0 <= x <= width for y, x in (*seen.visited, *seen.skipped))
+
+
+REVIEW: Final = Record("review", FORMAT, VERSION, "which places a person has seen", asdict, _unpacked, _fits)

@@ -13,6 +13,7 @@ from napari_histodistill.study.files import (
     DamagedError,
     StudyError,
     copy_of,
+    put_in_place,
     read_document,
     refuse_links,
     way_out,
@@ -170,8 +171,8 @@ class Run:
         with writing(final):
             if final.exists():
                 shutil.rmtree(old, ignore_errors=True)
-                final.rename(old)
-            new.rename(final)
+                put_in_place(final, old)
+            put_in_place(new, final)
         shutil.rmtree(old, ignore_errors=True)
 
     def _mask_folder(self, what: str = "") -> Path:

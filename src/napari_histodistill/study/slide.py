@@ -15,7 +15,7 @@ import numpy as np
 from napari_histodistill.errors import reason
 from napari_histodistill.slide.grid import WorkingGrid
 from napari_histodistill.slide.metadata import LARGEST_SIDE, is_plausible
-from napari_histodistill.study.audit import Audit, read_audit
+from napari_histodistill.study.audit import AUDIT, Audit
 from napari_histodistill.study.corrections import Corrections
 from napari_histodistill.study.files import (
     DamagedError,
@@ -43,6 +43,10 @@ SLIDE_FORMAT, TISSUE_FORMAT = "histodistill-slide", "histodistill-tissue"
 VERSION = 1
 LARGEST_GRID = 1 << 15
 """Px of a working grid's side; `WorkingGrid.for_slide` makes them half as long at most."""
+LONG_LOCKS = ("slide.lock", "predictions.lock")
+"""Held while a run or a prediction is written."""
+BRIEF_LOCKS = ("corrections.lock", "audit.lock", "review.lock")
+"""Held for the moment in which something is added or changed."""
 TISSUE_ARRAYS = ("tissue.ome.zarr", "tissue-b.ome.zarr")
 """Folders of the tissue's array, in turn: one is written while the other still counts."""
 
@@ -162,15 +166,15 @@ class StudySlide:
 
     def lock(self) -> FileLock:
         """The lock that whoever writes a run of this slide, or its tissue, must hold."""
-        return FileLock(self.folder / "slide.lock", self.known_path.name)
+        return FileLock(self.folder / LONG_LOCKS[0], self.known_path.name)
 
     def predictions_lock(self) -> FileLock:
         """The lock that whoever writes a prediction of a round must hold."""
-        return FileLock(self.folder / "predictions.lock", f"The prediction of {self.known_path.name}")
+        return FileLock(self.folder / LONG_LOCKS[1], f"The prediction of {self.known_path.name}")
 
     def audit(self) -> Audit | None:
         """The random sample of tissue by which predictions are judged, if one was drawn; never to be learnt from."""
-        return read_audit(self.folder)
+        return AUDIT.read(self.folder, self.grid)
 
     # Tissue
 

@@ -32,6 +32,7 @@ from napari_histodistill import __version__
 from napari_histodistill.slide.grid import WorkingGrid
 from napari_histodistill.study.files import (
     StudyError,
+    copy_of,
     read_document,
     refuse_links,
     write_document,
@@ -81,7 +82,7 @@ class Study:
         """Open a study; refuses a folder that holds none, or one of a newer version."""
         folder = to_path(folder).absolute()
         read_document(folder / "study.json", STUDY_FORMAT, VERSION)
-        for part in (folder / "slides", folder / "distillations"):
+        for part in (folder / "slides", folder / "distillations", folder / "removed"):
             if not isinstance(part, UrlPath) and (part.is_symlink() or part.is_dir()):
                 refuse_links(part)
         return cls(folder)
@@ -108,6 +109,17 @@ class Study:
     def slides(self) -> list[StudySlide]:
         """Every slide of the study, by name."""
         return [StudySlide.open(folder) for folder in self.slide_folders()]
+
+    def legible_slides(self) -> tuple[list[StudySlide], dict[Path, StudyError]]:
+        """The slides whose records can be read, by name; and of the others, by folder, why not."""
+        found: list[StudySlide] = []
+        problems: dict[Path, StudyError] = {}
+        for folder in self.slide_folders():
+            try:
+                found.append(StudySlide.open(folder))
+            except StudyError as error:
+                problems[folder] = error
+        return found, problems
 
     def holds(self, fingerprint: str) -> bool:
         """Whether the study seems to hold a slide, without reading what it knows of any."""
@@ -171,7 +183,7 @@ class Study:
                 f"This study holds {slide.path.name} at {entry.mpp[0]:g} µm/px, not at {mpp[0]:g}: use that pixel size "
                 "or another study folder."
             )
-        elif entry.known_path != slide.path.absolute():
+        elif entry.known_path != slide.path.absolute() or not copy_of(entry.folder / "slide.json").exists():
             entry.known_path = slide.path.absolute()
             entry.save()
         return entry

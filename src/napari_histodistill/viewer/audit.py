@@ -7,7 +7,6 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from psygnal import Signal
 
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import InlineControl, ThreadJob
@@ -24,9 +23,10 @@ from napari_histodistill.predict.audit import (
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.slide.tissue import TISSUE
 from napari_histodistill.study.audit import change_audit
-from napari_histodistill.viewer.geometry import fly_to
-from napari_histodistill.viewer.layers import Role, add_layer, audit_layer
-from napari_histodistill.viewer.shown import shown_prediction, why_none
+from napari_histodistill.viewer.geometry import camera_of, fly_to
+from napari_histodistill.viewer.kept import KeptLayer
+from napari_histodistill.viewer.layers import Role, audit_layer
+from napari_histodistill.viewer.shown import OfShown, shown_prediction
 from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.study import Audit, StudySlide
     from napari_histodistill.viewer.editing import Mask
-    from napari_histodistill.viewer.result import ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
 
 MORE: Final = 10
@@ -103,7 +102,7 @@ def _load(request: FiguresRequest, control: JobControl) -> _Loaded:
     return _Loaded(request.entry.audit(), audit_figures(request, control))
 
 
-class AuditControl:
+class AuditControl(OfShown):
     """The audit of one slide in a viewer.
 
     Parameters
@@ -117,34 +116,25 @@ class AuditControl:
         What is known of the predictions; of an instant ago while ``busy``.
     patch : int or None
         Position in the audit of the patch that is being labelled.
-    changed : Signal
-        Something that a widget shows has changed.
     """
 
-    changed = Signal()
-
     def __init__(self, view: OpenSlideView) -> None:
-        self._view = view
+        super().__init__(view)
         self.audit: Audit | None = None
         self.figures: AuditFigures | None = None
         self.patch: int | None = None
-        self._result: ResultView | None = None
+        self._patches = KeptLayer(view, Role.AUDIT)
         self._known: tuple[Any, ...] = ()
         self._before: list[int] = []
         self._visible: dict[Role, bool] = {}
         self._active: Layer | None = None
+        self._camera: tuple[tuple[float, ...], float] | None = None
+        """Centre and zoom from before labelling."""
         self._unsaved: list[_Labelled] = []
         self._loading, self._drawing, self._saving = (Latest(view.runner) for _ in range(3))
-        view.teacher.changed.connect(self._on_news)
-        view.distil.changed.connect(self._on_news)
-        self._on_news()
+        self._begin()
 
     # State
-
-    @property
-    def reason(self) -> str:
-        """Why nothing can be drawn or labelled, in a sentence; empty if it can."""
-        return why_none(self._view)
 
     @property
     def draw_reason(self) -> str:
@@ -214,8 +204,8 @@ class AuditControl:
 
     @property
     def layer(self) -> Labels | None:
-        """The patch on screen; it can be painted in."""
-        return self._view.layer(Role.AUDIT)
+        """The patch on screen, which can be painted in; None while none is labelled."""
+        return self._patches.layer
 
     def label_next(self) -> None:
         """Show the next patch that has no label; after the last one, the slide again."""
@@ -259,16 +249,17 @@ class AuditControl:
         self.patch = None
         layer, layers = self.layer, self._view.viewer.layers
         painted_in = layer is not None and layers.selection.active is layer
-        if layer is not None:
-            layers.remove(layer)
+        self._patches.put_away()
         for role, visible in self._visible.items():
             hidden = self._view.layer(role)
             if hidden is not None:
                 self._view.set_shown(hidden, on=visible)
         self._visible.clear()
-        if painted_in and self._active in layers:
-            layers.selection.active = self._active
-        self._active = None
+        if painted_in:  # what is painted next must not go into a patch that is not seen
+            layers.selection.active = self._active if self._active in layers else self._view.layer(Role.SLIDE)
+        if self._camera is not None and self._view.in_front:
+            camera_of(self._view.viewer).center, camera_of(self._view.viewer).zoom = self._camera
+        self._active = self._camera = None
         self.changed.emit()
 
     def _open(self, index: int) -> None:
@@ -279,15 +270,15 @@ class AuditControl:
         self.patch = index
         framed = np.pad(self._start_of(index), 1)  # a border of nothing, so that outlines close along the patch's edge
         data = audit_layer(view.slide, view.frame, framed, self._result.mask.shape, (patch.y - 1, patch.x - 1))
-        layer: Any = self.layer
-        if layer is None:
-            layer = add_layer(view.viewer, data)
+        selection = view.viewer.layers.selection
+        begins = self.layer is None
+        layer: Any = self._patches.show(data)
+        if begins:
             layer.contour = 1
-            self._active = view.viewer.layers.selection.active
-            view.viewer.layers.selection.active = layer
-        else:  # a new layer, with its controls, holds the window for half a second
-            layer.data, layer.translate, layer.mode = framed, data[1]["translate"], "pan_zoom"
-            layer._reset_history()  # noqa: SLF001 - undo would paint the patch before into this one
+            self._active, selection.active = selection.active, layer
+            camera = camera_of(view.viewer)
+            self._camera = self._camera or (tuple(camera.center), float(camera.zoom))
+        layer.mode = "pan_zoom"
         layer.brush_size = max(2, patch.height // 6)
         middle = [
             float(layer.translate[axis] + (size + 1) / 2 * layer.scale[axis])
@@ -347,21 +338,22 @@ class AuditControl:
 
     # News
 
-    def _on_news(self) -> None:
-        result, history = self._view.teacher.result, self._view.distil.history
-        if result is not self._result:
-            self._finish_saving()
-            self._drawing.cancel()
-            self.stop()
-            self._result, self.audit, self.figures = result, None, None
-            self._before.clear()
+    def _leave_result(self) -> None:
+        self._finish_saving()
+        self._drawing.cancel()
+        self.stop()
+        self._patches.remove()
+        self.audit = self.figures = None
+        self._before.clear()
+
+    def _on_shown(self) -> None:
+        result, history = self._result, self._view.distil.history
         if self.patch is not None:  # a round may just have brought its prediction
             self._uncover(role for role in HIDDEN if role not in self._visible)
         known = (result, None if result is None else result.run.record.state, history.folder, history.predicted)
         if known != self._known:
             self._known = known
             self._load()
-        self.changed.emit()
 
     def refresh(self) -> None:
         """Compute the figures anew, with the corrections that were made since."""

@@ -14,7 +14,8 @@ from napari_histodistill.slide.labels import TUMOUR
 from napari_histodistill.viewer.display import show_thumbnail, show_window
 from napari_histodistill.viewer.geometry import visible_window
 from napari_histodistill.viewer.history import FIRST_TEACHER, PredictionRequest, open_prediction
-from napari_histodistill.viewer.layers import ADDED, REMOVED, Role, add_layer, comparison_layer
+from napari_histodistill.viewer.kept import KeptLayer
+from napari_histodistill.viewer.layers import ADDED, REMOVED, Role, comparison_layer
 from napari_histodistill.viewer.masking import MaskBlock, MaskRequest, blocks_of, compute_block, nearest_first
 from napari_histodistill.viewer.work import Latest, tell
 
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_histodistill.jobs import JobControl, Progress
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.study import Run
     from napari_histodistill.viewer.editing import Mask, Window
-    from napari_histodistill.viewer.result import MaskSettings, ResultView
+    from napari_histodistill.viewer.result import ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
 
 NOTHING: Final[tuple[int, ...]] = ()
@@ -77,8 +79,7 @@ def _masks_of(run: Run, request: CompareRequest) -> MaskRequest:
     return MaskRequest(
         run.probability.levels[0],
         result.tissue_on_grid(run),
-        settings.threshold,
-        settings.smoothing_um,
+        settings,
         result.entry.grid.pixel_size_um,
         (),
     )
@@ -108,13 +109,14 @@ class Comparison:
         self._result: ResultView | None = None
         self._settings: MaskSettings | None = None
         self._work = Latest(view.runner)
+        self._shown = KeptLayer(view, Role.COMPARISON)
         view.teacher.changed.connect(self._on_change)
         view.distil.changed.connect(self._on_change)
 
     @property
     def layer(self) -> Labels | None:
         """The layer of the difference, None if there is none."""
-        return self._view.layer(Role.COMPARISON)
+        return self._shown.layer
 
     def compare(self, first: int, second: int) -> None:
         """Show where two rounds differ, `FIRST_TEACHER` for the first teacher; corrected pixels do not."""
@@ -126,7 +128,7 @@ class Comparison:
         self._difference: Mask = np.zeros(result.mask.shape, np.uint8)
         self.data: Mask = np.zeros_like(self._difference)
         data = comparison_layer(self._view.slide, self._view.frame, self.data)
-        layer = add_layer(self._view.viewer, data)
+        layer = self._shown.show(data)
         layer.editable = False
         older, newer = map(round_name, self.rounds)
         layer.name = f"difference: {newer} against {older}"
@@ -140,8 +142,7 @@ class Comparison:
         if self._result is not None:
             self._result.mask.edited.disconnect(self._lay_over, missing_ok=True)
         self.rounds, self._result = NOTHING, None
-        if self.layer is not None:
-            self._view.viewer.layers.remove(self.layer)
+        self._shown.put_away()
         self.changed.emit()
 
     def _compute(self) -> None:

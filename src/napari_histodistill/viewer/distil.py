@@ -1,36 +1,34 @@
-"""Rounds of distillation on a slide, for the "Distil" widget: the job, its news, the rounds so far, what is shown."""
+"""Rounds of distillation on a slide, for the "Distil" widget: the job, its news, the rounds so far."""
 
 from __future__ import annotations
 
 import enum
 import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from napari.utils.notifications import show_warning
 from psygnal import Signal
 
 from napari_histodistill.distill import Begun, Landed, LeftOut, Preview, StudyRequest, distill_study, find_recipe
 from napari_histodistill.distill.rounds import Roles, Round
-from napari_histodistill.errors import HistodistillError
-from napari_histodistill.jobs import JobCancelled, JobState, ProcessJob, ThreadJob
+from napari_histodistill.jobs import InlineControl, JobCancelled, JobState, ProcessJob, ThreadJob
 from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.slide.labels import NORMAL
 from napari_histodistill.study import RunState, SlideLabel
-from napari_histodistill.viewer.editing import clip_window, window_of
+from napari_histodistill.viewer.editing import clip_window
+from napari_histodistill.viewer.following import ShownRound
 from napari_histodistill.viewer.geometry import view_centre, visible_window
 from napari_histodistill.viewer.history import (
     AdoptRequest,
     History,
     HistoryRequest,
-    PredictionRequest,
     TakeRequest,
     adopt_round,
     load_history,
-    open_prediction,
     take_round,
 )
-from napari_histodistill.viewer.prediction import PredictionView
+from napari_histodistill.viewer.study_work import set_labels
 from napari_histodistill.viewer.teacher import TeacherState
 from napari_histodistill.viewer.work import Latest, tell
 
@@ -39,12 +37,15 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill import StudyResult
     from napari_histodistill.jobs import Progress
-    from napari_histodistill.study import Run
     from napari_histodistill.viewer.editing import Window
+    from napari_histodistill.viewer.prediction import PredictionView
     from napari_histodistill.viewer.result import ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
 
 logger = logging.getLogger(__name__)
+
+
+TEACHER_RUNS: Final = "The teacher is running on this slide: wait for it, or cancel it."
 
 
 class Scope(enum.Enum):
@@ -100,10 +101,8 @@ class DistilControl:
         Round and record of every epoch of this session, for the curves.
     progress : Progress or None
         Of the job that is under way.
-    pinned : int or None
-        The round that the user wants to see; None follows the best or, without evidence, the latest.
-    shown : int or None
-        The round that the prediction layer shows, `FIRST_TEACHER` or None for none.
+    on_screen : ShownRound
+        What the prediction layer shows.
     changed : Signal
         Something that a widget shows has changed.
     """
@@ -116,25 +115,36 @@ class DistilControl:
         self.history = History()
         self.epochs: list[tuple[int, Epoch]] = []
         self.progress: Progress | None = None
-        self.pinned: int | None = None
-        self.shown: int | None = None
-        self.prediction: PredictionView | None = None
+        self.on_screen = ShownRound(view)
+        self.on_screen.opened.connect(self.changed.emit)
         self._result: ResultView | None = None
         self._stopping = self._predicting = False
         self._round = 0
         self._told: set[LeftOut] = set()
+        self._unwritten: SlideLabel | None = None
         self._study: Path | None = None
-        self._run: Run | None = None
-        """Of the round that is shown, once it was read."""
-        self._turning = False  # is another round about to take the place of the one on screen?
-        self._landed: list[Window] = []
-        """Windows of that round that landed before it was read."""
-        self._work, self._loading, self._taking, self._adopting = (Latest(view.runner) for _ in range(4))
-        self._opening = Latest(view.runner)
+        self._work, self._loading, self._taking, self._adopting, self._labelling = (
+            Latest(view.runner) for _ in range(5)
+        )
         view.teacher.changed.connect(self._on_teacher)
         self._on_teacher()
 
     # State
+
+    @property
+    def prediction(self) -> PredictionView | None:
+        """The prediction layer's controller, None while there is no result."""
+        return self.on_screen.prediction
+
+    @property
+    def pinned(self) -> int | None:
+        """The round that the user wants to see; None follows the best or, without evidence, the latest."""
+        return self.on_screen.pinned
+
+    @property
+    def shown(self) -> int | None:
+        """The round that the prediction layer shows, `FIRST_TEACHER` or None for none."""
+        return self.on_screen.number
 
     @property
     def state(self) -> DistilState:
@@ -154,12 +164,21 @@ class DistilControl:
         if self._result is None:
             return "There is no tumour mask to learn from yet: run the teacher on this slide first."
         if self._view.teacher.state.busy:
-            return "The teacher is running on this slide: wait for it, or cancel it."
+            return TEACHER_RUNS
         if self._result.run.record.state is not RunState.COMPLETE:
             return "The teacher was stopped before it had seen all of this slide: resume it first."
         if self._taking.busy:
             return "The chosen round is being made the best model: a moment."
         return ""
+
+    @property
+    def adopt_reason(self) -> str:
+        """Why no round can be made the mask now, in a sentence; empty if one can."""
+        if self._view.teacher.state.busy:
+            return TEACHER_RUNS
+        if self._work.busy:
+            return "The model is learning: wait until the rounds are over, or stop them."
+        return "The chosen round is being made the mask: a moment." if self._adopting.busy else ""
 
     @property
     def advice(self) -> str:
@@ -193,16 +212,34 @@ class DistilControl:
         if self._result is None or label is self.history.label:
             return
         self._result.entry.label = label
-        try:
-            self._result.entry.save()
-        except HistodistillError as error:
-            tell(error)
-        self._load()
+        self.history, self._unwritten = replace(self.history, label=label), label
+        self._write_label()
+        self.changed.emit()
+
+    def _write_label(self) -> None:
+        if self._result is not None and self._unwritten is not None and not self._labelling.busy:
+            label, self._unwritten = self._unwritten, None
+            job = ThreadJob(set_labels, ((self._result.entry.folder, label),))
+            self._labelling.start(job, done=self._on_labelled)
+
+    def _on_labelled(self, problem: str) -> None:
+        if problem:
+            show_warning(problem)
+        self._write_label()
+        if not self._labelling.busy:
+            self._load()  # shows what the study holds
+
+    def _finish_labelling(self) -> None:
+        self._labelling.finish()
+        if self._result is not None and self._unwritten is not None:
+            label, self._unwritten = self._unwritten, None
+            problem = set_labels(((self._result.entry.folder, label),), InlineControl())
+            if problem:
+                show_warning(problem)
 
     def pin(self, number: int | None) -> None:
         """Show a round whatever comes, or follow again."""
-        self.pinned = number
-        self._show(self._to_show())
+        self.on_screen.pin(number)
         self.changed.emit()
 
     def take(self, number: int) -> None:
@@ -215,8 +252,8 @@ class DistilControl:
 
     def adopt(self, number: int) -> None:
         """Make what a round predicts the tumour mask that is corrected; corrections stay what they are."""
-        name = self.prediction_name(number)
-        if self._work.busy or self._result is None or name is None or number not in self.history.predicted:
+        name = self.history.prediction_name(number)
+        if self.adopt_reason or self._result is None or name is None or number not in self.history.predicted:
             return
         self._result.flush()
         request = AdoptRequest(self._result.entry, name)
@@ -228,7 +265,7 @@ class DistilControl:
         teacher.choose_study(teacher.study_folder)  # shows the mask that the study holds now
 
     def _on_taken(self, _result: None) -> None:
-        self.pinned = None
+        self.on_screen.pinned = None
         self._load()
 
     # Running
@@ -238,6 +275,7 @@ class DistilControl:
         if self.reason or self._work.busy or self._result is None:
             return
         self._result.flush()
+        self._finish_labelling()
         self._stopping = self._predicting = False
         if self.prediction is not None:
             self.prediction.expect()
@@ -300,11 +338,11 @@ class DistilControl:
         elif isinstance(news, Epoch):
             self.epochs.append((self._round, news))
         elif isinstance(news, Preview):
-            self._on_preview(news)
+            self.on_screen.preview(news)
         elif isinstance(news, Round):
             self._on_round(news)
         elif isinstance(news, Landed):
-            self._on_landed(news)
+            self.on_screen.land(news)
         elif isinstance(news, LeftOut) and news not in self._told:  # every round tells it
             self._told.add(news)
             show_warning(str(news))
@@ -315,18 +353,9 @@ class DistilControl:
         self._round, self._predicting, history = begun.round, False, self.history
         if begun.folder != history.folder:
             self.history = replace(history, folder=begun.folder, rounds=(), roles=Roles(), predicted=frozenset())
-            self.pinned = None
-            self._show(None)
         elif self._round > 1:  # the one before was predicted first
             self.history = replace(history, predicted=history.predicted | {self._round - 1})
-            if self.shown is not None:
-                self._show(self.shown)
-
-    def _on_preview(self, preview: Preview) -> None:
-        """A first look at a student, as long as there is no round to look at and none is pinned."""
-        mine = self._result is not None and preview.fingerprint == self._result.entry.fingerprint
-        if mine and self.prediction is not None and self.pinned is None and not self.history.rounds:
-            self.prediction.preview(preview, f"preview of round {preview.round} (still learning)")
+        self._follow()
 
     def _on_round(self, done: Round) -> None:
         """A round was judged; its prediction begins to land."""
@@ -336,20 +365,10 @@ class DistilControl:
         roles = replace(before.roles, best=f"rounds/{done.number}", taken=None) if promoted else before.roles
         rounds = (*before.rounds[: done.number - 1], done)  # it may have been read from disk a moment ago
         self.history = replace(before, rounds=rounds, roles=roles)
-        self._show(self._to_show())
+        self._follow()
 
-    def _on_landed(self, landed: Landed) -> None:
-        if self._result is None or self.prediction is None or landed.fingerprint != self._result.entry.fingerprint:
-            return
-        if self.shown and landed.prediction == self.prediction_name(self.shown):
-            tile = landed.tile
-            window = window_of(tile.y, tile.x, tile.height, tile.width)
-            if self._run is not None:
-                self.prediction.land(self._run, window)
-            else:
-                self._landed.append(window)
-                if not self._opening.busy:
-                    self._open(self.shown)
+    def _follow(self) -> None:
+        self.on_screen.follow(self.history, learning=self._work.busy)
 
     def _on_done(self, _result: StudyResult) -> None:
         self._end()
@@ -363,85 +382,6 @@ class DistilControl:
         self.progress, self._stopping, self._predicting, self._study = None, False, False, None
         self._load()
 
-    # What is shown
-
-    def _to_show(self) -> int | None:
-        """The pinned round; else the latest where nothing, nor the user, tells which is better; else the best."""
-        if self.pinned is not None:
-            return self.pinned
-        rounds = self.history.rounds
-        if not rounds:
-            return None
-        undecided = rounds[-1].outcome == "unverified" and self.history.roles.taken != len(rounds)
-        return rounds[-1].number if undecided else self.history.best
-
-    def title_of(self, number: int | None) -> str:
-        """What the prediction layer is called while it shows a round."""
-        rounds = self.history.rounds
-        if number is None or not rounds:
-            return "prediction: no round yet"
-        last = rounds[-1]
-        name = f"round {number}, {rounds[number - 1].outcome}" if number else "the first teacher"
-        if self.pinned is not None:
-            title = f"{name} (pinned)"
-        elif number == last.number:
-            title = name
-        elif self.history.roles.taken == len(rounds):
-            title = f"round {number}, taken" if number else "the first teacher, taken"
-        else:
-            title = f"round {last.number} not better, showing {f'round {number}' if number else 'the teacher'}"
-        landing = self._work.busy and number == last.number
-        whole = not number or landing or number in self.history.predicted
-        return f"prediction: {title}" if whole else f"prediction: {title}; this slide is not all predicted"
-
-    def _show(self, number: int | None) -> None:
-        if self.prediction is None or self._result is None:
-            return
-        if number is None:
-            self._forget_run()
-            self.prediction.hide()
-        elif number == self.shown and self.prediction.layer is not None:
-            self.prediction.set_title(self.title_of(number))
-        else:
-            self._forget_run()
-            self.shown, self._turning = number, self.prediction.layer is not None
-            if not self._turning:  # otherwise what is on screen stays until the other is read
-                self.prediction.show(None, self.title_of(number))
-            self._open(number)
-        self.shown = number
-
-    def _forget_run(self) -> None:
-        self._opening.cancel()
-        self._run, self._turning = None, False
-        self._landed.clear()
-
-    def prediction_name(self, number: int) -> str | None:
-        """The name in the study of what a round predicts; None before the first."""
-        folder = self.history.folder
-        return None if folder is None else f"{folder.name}-{number:04d}"
-
-    def _open(self, number: int) -> None:
-        """Read what is on disk of a round's prediction of this slide, or of the teacher's own, and show it."""
-        name = self.prediction_name(number)
-        if self._result is not None and name is not None:
-            request = PredictionRequest(self._result.entry, name, number)
-            self._opening.start(ThreadJob(open_prediction, request), done=self._on_opened)
-
-    def _on_opened(self, run: Run | None) -> None:
-        self._run = run
-        if self.prediction is None:
-            return
-        if self._turning:
-            self._turning = False
-            self.prediction.show(run, self.title_of(self.shown))
-        elif run is not None:
-            self.prediction.follow(run)
-        if run is not None:  # else not begun yet: the first window that lands looks again
-            for window in self._landed:
-                self.prediction.land(run, window)
-            self._landed.clear()
-        self.changed.emit()
-
     # Coming and going
 
     def _on_teacher(self) -> None:
@@ -450,15 +390,11 @@ class DistilControl:
             self._work.cancel()  # its news are of another study
             self.progress, self._stopping, self._predicting, self._study = None, False, False, None
         if result is not self._result:
-            if self.prediction is not None:
-                self.prediction.close(remove_layers=True)
+            self._finish_labelling()
+            self.on_screen.begin(result)
+            self._result, self.history = result, History()
             if result is not None:
                 result.mask.edited.connect(self._on_edited)
-            self._forget_run()
-            self._result, self.shown, self.pinned = result, None, None
-            self.prediction = None if result is None else PredictionView(self._view, result)
-            self.history = History()
-            if result is not None:
                 self._load()
         self.changed.emit()
 
@@ -479,15 +415,13 @@ class DistilControl:
 
     def _on_loaded(self, history: History) -> None:
         before, self.history = self.history, history
-        if history.folder != before.folder:
-            self.pinned = self.shown = None
-        elif self._work.busy and len(history.rounds) < len(before.rounds):  # read before the last round was over
+        behind = self._work.busy and len(history.rounds) < len(before.rounds)
+        if behind and history.folder == before.folder:  # it was read before the last round was over
             self.history = replace(history, rounds=before.rounds, roles=before.roles)
-        number = self._to_show()
-        if number is not None or not self._work.busy:  # a preview stays
-            self._show(number)
-        if number and self._result is not None and self.prediction is not None and not self._opening.busy:
-            self._open(number)  # more of it may be on disk than was told
+        if self._labelling.busy and self._result is not None:  # it was read before the label was written
+            self.history = replace(self.history, label=self._result.entry.label)
+        self._follow()
+        self.on_screen.read_again()
         self.changed.emit()
 
     def close(self) -> None:
@@ -496,6 +430,5 @@ class DistilControl:
         self._loading.cancel()
         self._taking.cancel()
         self._adopting.cancel()
-        self._opening.cancel()
-        if self.prediction is not None:
-            self.prediction.close()
+        self._finish_labelling()
+        self.on_screen.close()

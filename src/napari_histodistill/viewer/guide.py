@@ -133,7 +133,7 @@ def state_for_report(view: OpenSlideView | None) -> dict[str, str]:
         model = teacher.model if teacher.model in bundled_models() else "of the user"
         facts["teacher"] = (
             f"{teacher.state.name}, model {model}, device {teacher.device}, threshold {mask.threshold:g}, "
-            f"smoothing {mask.smoothing_um:g} µm"
+            f"smoothing {mask.smoothing_um:g} µm, support {mask.support:g}"
         )
     if "distil" in begun:
         outcomes = ", ".join(done.outcome for done in view.distil.history.rounds) or "none"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from napari_histodistill.distill.rounds import TEACHER, Roles, Round, Rounds
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.slide.labels import NORMAL
-from napari_histodistill.study import RunState, SlideLabel, Study, StudyError
+from napari_histodistill.study import RunState, SlideLabel, Study
+from napari_histodistill.study.files import writing
 
 if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
@@ -58,6 +59,10 @@ class History:
     def best(self) -> int:
         """Number of the best round; `FIRST_TEACHER` while it is that."""
         return FIRST_TEACHER if self.roles.best == TEACHER else int(self.roles.best.rsplit("/", 1)[1])
+
+    def prediction_name(self, number: int) -> str | None:
+        """The name in the study of what a round predicts, `FIRST_TEACHER` for the first teacher; None before any."""
+        return None if self.folder is None else f"{self.folder.name}-{number:04d}"
 
 
 @dataclass(frozen=True)
@@ -119,14 +124,9 @@ class TakeRequest:
 def take_round(request: TakeRequest, control: JobControl) -> None:
     """Make a round the best model, unless rounds are being done on the study, here or elsewhere."""
     control.progress(0, 0, "Taking the round")
-    try:
-        with Study.open(request.study).distillation_lock():
-            Rounds.open(request.folder).take(request.number)
-    except OSError as error:
-        raise StudyError(
-            f"{request.study} cannot be written ({error.strerror}): make the folder writable, or copy the study to one "
-            "that is."
-        ) from error
+    advice = "make the folder writable, or copy the study to one that is"
+    with writing(request.study, advice), Study.open(request.study).distillation_lock():
+        Rounds.open(request.folder).take(request.number)
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,8 @@ class AdoptRequest:
 def adopt_round(request: AdoptRequest, control: JobControl) -> None:
     """Make what a round predicts the pseudo-mask of a slide; corrections stay."""
     control.progress(0, 0, "Making the prediction the mask")
-    try:
-        with request.entry.lock():
-            request.entry.adopt_prediction(request.prediction)
-    except OSError as error:
-        raise StudyError(
-            f"{request.entry.folder} cannot be written ({error.strerror}): free disk space or make it writable."
-        ) from error
+    with writing(request.entry.folder, "free disk space or make it writable"), request.entry.lock():
+        request.entry.adopt_prediction(request.prediction)
 
 
 @dataclass(frozen=True)

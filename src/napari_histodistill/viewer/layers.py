@@ -212,10 +212,13 @@ def add_layer(viewer: ViewerModel, layer_data: tuple[Any, dict[str, Any], str], 
     from napari.layers import Layer as NapariLayer
 
     data, settings, kind = layer_data
-    selected = set(viewer.layers.selection)
+    layers, selected = viewer.layers, set(viewer.layers.selection)
     layer = NapariLayer.create(data, settings, kind)
-    index = len(viewer.layers) if below is None else viewer.layers.index(below)
-    viewer.layers.insert(index, layer)
-    if selected:
-        viewer.layers.selection = selected
+    layers._activate_on_insert = not selected  # noqa: SLF001 - to and fro, the controls would be set up twice
+    try:
+        layers.insert(len(layers) if below is None else layers.index(below), layer)
+    finally:
+        layers._activate_on_insert = True  # noqa: SLF001
+    if selected and set(layers.selection) != selected:
+        layers.selection = selected
     return layer

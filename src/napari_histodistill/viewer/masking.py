@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from napari_histodistill.jobs import JobControl
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.predict.mask import Plane
 
 BLOCK: Final = 512
@@ -27,10 +28,7 @@ class MaskRequest:
     ----------
     probability, tissue : Plane
         On the working grid, read by windows: uint8 255 x probability; 0 background, 1 tissue, 3 artefact.
-    threshold : float
-        Probability from which a pixel counts as tumour, 0 to 1.
-    smoothing_um : float
-        Standard deviation of the Gaussian before the threshold, in µm.
+    settings : MaskSettings
     pixel_size_um : tuple of float
         Of the working grid, (y, x).
     windows : tuple of Window
@@ -39,8 +37,7 @@ class MaskRequest:
 
     probability: Plane
     tissue: Plane
-    threshold: float
-    smoothing_um: float
+    settings: MaskSettings
     pixel_size_um: tuple[float, float]
     windows: tuple[Window, ...]
 
@@ -70,8 +67,7 @@ def compute_block(request: MaskRequest, window: Window) -> MaskBlock:
         columns.start,
         rows.stop - rows.start,
         columns.stop - columns.start,
-        request.threshold,
-        request.smoothing_um,
+        request.settings,
         request.pixel_size_um,
     )
     return MaskBlock(window, mask)

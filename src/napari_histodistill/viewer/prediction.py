@@ -12,6 +12,7 @@ from napari_histodistill.slide.labels import NORMAL, TUMOUR
 from napari_histodistill.viewer.display import show_thumbnail, show_window
 from napari_histodistill.viewer.editing import clip_window, window_of
 from napari_histodistill.viewer.geometry import visible_window
+from napari_histodistill.viewer.kept import KeptLayer
 from napari_histodistill.viewer.layers import ADDED, REMOVED, Role, add_layer, difference_layer, prediction_layer
 from napari_histodistill.viewer.look import Look, look_at
 from napari_histodistill.viewer.masking import MaskRequest, blocks_of, blocks_under, compute_masks, nearest_first
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill import Preview
     from napari_histodistill.jobs import Progress
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.study import Run
     from napari_histodistill.viewer.editing import Mask, Window
-    from napari_histodistill.viewer.result import MaskSettings, ResultView
+    from napari_histodistill.viewer.result import ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
 
 
@@ -51,6 +53,7 @@ class PredictionView:
         self._computed: Mask = np.zeros(result.mask.shape, np.uint8)
         self.data: Mask = np.zeros_like(self._computed)
         self._difference: Mask | None = None
+        self._against = KeptLayer(view, Role.DIFFERENCE)
         self._blocks = blocks_of(result.mask.shape)
         self._pending: set[int] = set()
         self._stale: set[int] = set()
@@ -73,7 +76,7 @@ class PredictionView:
     @property
     def difference(self) -> Labels | None:
         """The layer of the difference, None if it is not shown."""
-        return self._view.layer(Role.DIFFERENCE)
+        return self._against.layer
 
     # What is shown
 
@@ -137,8 +140,7 @@ class PredictionView:
             0,
             height,
             width,
-            settings.threshold,
-            settings.smoothing_um,
+            settings,
             self._result.entry.grid.pixel_size_um,
         )
         self._lay_over(window)
@@ -155,10 +157,10 @@ class PredictionView:
         if on and layer is None:
             self._difference = np.zeros(self.data.shape, np.uint8)
             data = difference_layer(self._view.slide, self._view.frame, self._difference)
-            add_layer(self._view.viewer, data).editable = False
+            self._against.show(data).editable = False
             self._pacer.run(self._comparing())
         elif not on and layer is not None:
-            self._view.viewer.layers.remove(layer)
+            self._against.put_away()
             self._difference = None
 
     def _comparing(self) -> Iterator[Window]:
@@ -173,9 +175,9 @@ class PredictionView:
         self._result.mask.edited.disconnect(self._on_edited)
         self._result.mask.computed_changed.disconnect(self._on_pseudo_mask)
         if remove_layers:
-            for layer in (self.layer, self.difference):
-                if layer is not None:
-                    self._view.viewer.layers.remove(layer)
+            self._against.remove()
+            if self.layer is not None:
+                self._view.viewer.layers.remove(self.layer)
 
     def _ensure_layer(self) -> None:
         if self.layer is None:
@@ -207,8 +209,7 @@ class PredictionView:
         request = MaskRequest(
             self._run.probability.levels[0],
             tissue,
-            settings.threshold,
-            settings.smoothing_um,
+            settings,
             self._result.entry.grid.pixel_size_um,
             tuple(windows),
         )

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_histodistill.jobs import Progress
+    from napari_histodistill.nets.masking import MaskSettings
     from napari_histodistill.predict import Figures
     from napari_histodistill.study import StudySlide
     from napari_histodistill.viewer.editing import Mask, Window
@@ -51,22 +52,6 @@ KEEP_DELAY_S: Final = 2.0
 """From the last change of threshold, smoothing or tissue until the study's mask is written anew."""
 REDRAW_S: Final = 0.5
 """How often the probabilities are drawn anew while they stream in."""
-
-
-@dataclass(frozen=True)
-class MaskSettings:
-    """How probabilities become a mask.
-
-    Parameters
-    ----------
-    threshold : float
-        Probability from which a pixel counts as tumour, 0 to 1.
-    smoothing_um : float
-        Standard deviation of the Gaussian before the threshold, in µm.
-    """
-
-    threshold: float
-    smoothing_um: float
 
 
 class ResultView:
@@ -163,7 +148,7 @@ class ResultView:
         """Tell the layer what made its mask, for whoever saves it."""
         layer = self.mask_layer
         if layer is not None:
-            made_by = provenance_of(self.entry, self.run, self.settings.threshold, self.settings.smoothing_um)
+            made_by = provenance_of(self.entry, self.run, self.settings)
             layer.metadata[KEY] = made_by.as_dict()
 
     def _hide_tissue(self) -> None:
@@ -237,8 +222,7 @@ class ResultView:
         request = MaskRequest(
             self.run.probability.levels[0],
             self.tissue_on_grid(),
-            self.settings.threshold,
-            self.settings.smoothing_um,
+            self.settings,
             self.entry.grid.pixel_size_um,
             tuple(windows),
         )
@@ -347,9 +331,7 @@ def _keep_mask(request: _KeepRequest, control: JobControl) -> None:
             mask, settings, edited = request.tissue
             request.entry.save_tissue(mask, settings=settings, edited=edited)
         corrections = request.entry.all_corrections().journal_bytes
-        figures = write_pseudo_mask(
-            request.entry, request.run, request.settings.threshold, request.settings.smoothing_um, control
-        )
+        figures = write_pseudo_mask(request.entry, request.run, request.settings, control)
         request.run.record.summary = {
             **(request.run.record.summary or {}),
             **asdict(figures),

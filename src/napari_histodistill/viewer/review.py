@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-from psygnal import Signal
+from functools import partial, reduce
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import ThreadJob
 from napari_histodistill.predict.uncertainty import UncertaintyMap, places_to_look_at, uncertainty_map
-from napari_histodistill.study.review import Seen, read_seen, write_seen
+from napari_histodistill.study.review import Seen, change_seen, read_seen
 from napari_histodistill.viewer.geometry import fly_to
 from napari_histodistill.viewer.layers import Role, add_layer, place_layer, uncertainty_layer
-from napari_histodistill.viewer.shown import Shown, shown_prediction, why_none
+from napari_histodistill.viewer.shown import OfShown, Shown, shown_prediction
 from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.predict.uncertainty import Place
     from napari_histodistill.study import StudySlide, TissueOnGrid
     from napari_histodistill.viewer.editing import Mask
-    from napari_histodistill.viewer.result import ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
 
+Change: TypeAlias = Callable[[Seen], Seen]
 SHARE: Final = 0.5
 """Of the canvas, that a place takes up."""
 
@@ -66,7 +66,7 @@ def _look(request: _Request, control: JobControl) -> _Looked | None:
     return _Looked(shown, uncertainty, seen, places_to_look_at(uncertainty, request.hand, seen.closed(shown.key)))
 
 
-class ReviewControl:
+class ReviewControl(OfShown):
     """The tour of one slide in a viewer.
 
     Parameters
@@ -79,33 +79,23 @@ class ReviewControl:
         Where the tour stands.
     left : int or None
         How many places are open besides; None while that is not known.
-    changed : Signal
-        Something that a widget shows has changed.
     """
 
-    changed = Signal()
-
     def __init__(self, view: OpenSlideView) -> None:
-        self._view = view
+        super().__init__(view)
         self.place: Place | None = None
         self.left: int | None = None
-        self._result: ResultView | None = None
         self._shown: Shown | None = None
         self._map: UncertaintyMap | None = None
         self._seen: Seen | None = None
         self._trail: list[Place] = []
-        self._wanted = self._going = self._unkept = False
+        self._wanted = self._going = False
+        self._unkept: list[Change] = []
         self._work, self._keeping = Latest(view.runner), Latest(view.runner)
-        view.teacher.changed.connect(self._on_news)
-        view.distil.changed.connect(self._on_news)
-        self._on_news()
+        self._rest = view.runner.timer(0, self._show_map)
+        self._begin()
 
     # State
-
-    @property
-    def reason(self) -> str:
-        """Why there is nothing to look at, in a sentence; empty if there may be."""
-        return why_none(self._view)
 
     @property
     def busy(self) -> bool:
@@ -162,8 +152,8 @@ class ReviewControl:
     def skip(self) -> None:
         """Close this place for good, also for later rounds, and fly on."""
         if self.place is not None and self._seen is not None:
-            self._seen = self._seen.with_skipped((self.place.y, self.place.x))
-            self._keep()
+            where = (self.place.y, self.place.x)
+            self._note(lambda seen: seen.with_skipped(where))
             self.next()
 
     def back(self) -> None:
@@ -174,8 +164,7 @@ class ReviewControl:
     def begin_anew(self) -> None:
         """Open all places again, the skipped ones too."""
         if self._seen is not None:
-            self._seen = Seen()
-            self._keep()
+            self._note(lambda _seen: Seen())
         self._leave()
         self.changed.emit()
 
@@ -200,9 +189,13 @@ class ReviewControl:
         if looked is not None:
             self._map, self.left = looked.uncertainty, len(looked.places)
             self._seen = self._seen or looked.seen
-            self._show_map()
-            if self._going and looked.places and self._view.in_front:
+            arrives = self._going and bool(looked.places) and self._view.in_front
+            if arrives:
                 self._arrive(looked.places[0], looked.shown)
+            if self._wanted and arrives:  # not in one go: each layer costs napari 0.1 to 0.2 s
+                self._rest.start()
+            elif self._wanted:
+                self._show_map()
         self._going = False
         self.changed.emit()
 
@@ -212,7 +205,8 @@ class ReviewControl:
         self.changed.emit()
 
     def _show_map(self) -> None:
-        assert self._map is not None
+        if self._map is None:  # another prediction came before
+            return
         layer: Any = self._view.layer(Role.UNCERTAINTY)
         if layer is None:
             data = uncertainty_layer(self._view.slide, self._view.frame, self._map.shown)
@@ -224,11 +218,9 @@ class ReviewControl:
     # The tour
 
     def _arrive(self, place: Place, shown: Shown) -> None:
-        assert self._seen is not None
         self.left = max(0, (self.left or 0) - 1)
         self._trail.append(place)
-        self._seen = self._seen.with_visited(shown.key, (place.y, place.x))
-        self._keep()
+        self._note(lambda seen: seen.with_visited(shown.key, (place.y, place.x)))
         self._go(place)
 
     def _go(self, place: Place) -> None:
@@ -255,33 +247,39 @@ class ReviewControl:
         if layer is not None:
             self._view.viewer.layers.remove(layer)
 
+    def _note(self, change: Change) -> None:
+        """Change where one has looked, here and, beside the changes of other windows, on disk."""
+        self._seen = change(self._seen or Seen())
+        self._unkept.append(change)
+        self._keep()
+
     def _keep(self) -> None:
-        if self._result is None or self._seen is None:
-            return
-        self._unkept = self._keeping.busy
-        if not self._unkept:
-            request = _KeepRequest(self._result.entry, self._seen)
-            self._keeping.start(ThreadJob(_keep_seen, request), done=self._on_kept, failed=self._on_not_kept)
+        if self._result is not None and self._unkept and not self._keeping.busy:
+            request = _KeepRequest(self._result.entry, tuple(self._unkept))
+            failed = partial(self._on_not_kept, len(self._unkept))
+            self._keeping.start(ThreadJob(_keep_seen, request), done=self._on_kept, failed=failed)
 
-    def _on_kept(self, _result: None) -> None:
-        if self._unkept:
-            self._keep()
+    def _on_kept(self, kept: _Kept) -> None:
+        del self._unkept[: kept.changes]
+        self._seen = _changed(kept.seen, self._unkept)
+        self._keep()
 
-    def _on_not_kept(self, error: Exception) -> None:
+    def _on_not_kept(self, changes: int, error: Exception) -> None:
         tell(error)
-        self._on_kept(None)
+        if len(self._unkept) > changes:
+            self._keep()
 
     # News
 
-    def _on_news(self) -> None:
-        """Another result begins anew; another prediction of the same slide opens its places again."""
-        result = self._view.teacher.result
-        if result is not self._result:
-            self._finish_keeping()
-            self._work.cancel()
-            self._result, self._seen, self._shown, self._map = result, None, None, None
-            self._leave()
-            self._remove(Role.UNCERTAINTY)
+    def _leave_result(self) -> None:
+        self._finish_keeping()
+        self._work.cancel()
+        self._seen = self._shown = self._map = None
+        self._leave()
+        self._remove(Role.UNCERTAINTY)
+
+    def _on_shown(self) -> None:
+        """Another prediction of the same slide opens its places again."""
         shown = shown_prediction(self._view)
         if shown is not None and shown != self._shown:
             self._work.cancel()
@@ -290,19 +288,20 @@ class ReviewControl:
                 self._start(go=self._going)
             else:
                 self._remove(Role.UNCERTAINTY)
-        self.changed.emit()
 
     def _finish_keeping(self) -> None:
+        """Have everything on disk; what was on its way there may be written again, which changes nothing."""
         self._keeping.finish()
-        if self._unkept and self._result is not None and self._seen is not None:
-            self._unkept = False
+        if self._unkept and self._result is not None:
             try:
-                write_seen(self._result.entry.folder, self._seen)
+                change_seen(self._result.entry.folder, partial(_changed, changes=tuple(self._unkept)))
             except HistodistillError as error:
                 tell(error)
+        self._unkept = []
 
     def close(self) -> None:
         """Stop looking; where one has looked is on disk when this returns."""
+        self._rest.stop()
         self._work.cancel()
         self._finish_keeping()
 
@@ -310,12 +309,25 @@ class ReviewControl:
 @dataclass(frozen=True)
 class _KeepRequest:
     entry: StudySlide
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is on disk now, and how many changes of this window are in it."""
+
     seen: Seen
+    changes: int
 
 
-def _keep_seen(request: _KeepRequest, control: JobControl) -> None:
+def _keep_seen(request: _KeepRequest, control: JobControl) -> _Kept:
     control.progress(0, 0, "Keeping where you looked")
-    write_seen(request.entry.folder, request.seen)
+    seen = change_seen(request.entry.folder, partial(_changed, changes=request.changes))
+    return _Kept(seen, len(request.changes))
+
+
+def _changed(seen: Seen, changes: Iterable[Change]) -> Seen:
+    return reduce(lambda before, change: change(before), changes, seen)
 
 
 KEYS: Final[dict[str, tuple[str, Callable[[ReviewControl], None]]]] = {

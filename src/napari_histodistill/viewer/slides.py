@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -265,18 +265,9 @@ class OpenSlideView:
 
     def close(self, *, wait: bool = False) -> None:
         """Stop all work on the slide, write what is not written (``wait``: to the last bit) and close its file."""
-        if self.has("review"):
-            self.review.close()
-        if self.has("audit"):
-            self.audit.close()
-        if self.has("correct"):
-            self.correct.close()
-        if self.has("comparison"):
-            self.comparison.close()
-        if self.has("distil"):
-            self.distil.close()
-        if self.has("export"):
-            self.export.close()
+        for control in ("review", "audit", "correct", "comparison", "distil", "export"):
+            if self.has(control):
+                getattr(self, control).close()
         if self.has("teacher"):
             self.teacher.close(wait=wait)
         self.tissue.close()
@@ -313,6 +304,8 @@ class SlideViews:
         self._views: list[OpenSlideView] = []
         self._current: OpenSlideView | None = None
         self._closed = False
+        self._names: list[str] = []
+        """Of files that are being opened."""
         self._tidy = runner.timer(0, self._close_orphans)
         self._sample = Latest(runner)
         self._scale = runner.timer(0, self._show_scale)  # not with the slide: its first text takes napari 0.1 s
@@ -328,26 +321,34 @@ class SlideViews:
 
     def open(self, path: Path | str) -> None:
         """Open a slide in the background and add its layer as the active one; tells the user if that fails."""
-        viewer = self._viewer()
-        assert viewer is not None, "the viewer is gone"
-        viewer.status = f"Opening {Path(path).name}…"
+        name = Path(path).name
+        self._names.append(name)
+        self._say_what_opens()
         request = OpenRequest(Path(path), None if self._warming is None else self._warming.ended)
         self.runner.start(
-            ThreadJob(open_file, request), progress=lambda _progress: None, done=self._on_opened, failed=self._on_failed
+            ThreadJob(open_file, request),
+            progress=lambda _progress: None,
+            done=partial(self._on_opened, name),
+            failed=partial(self._on_failed, name),
         )
 
-    def _on_opened(self, slide: Slide) -> None:
-        viewer = self._viewer()
-        if viewer is None or self._closed:
-            slide.close()
-            return
-        viewer.status = ""
-        self.show(slide)
-
-    def _on_failed(self, error: Exception) -> None:
+    def _say_what_opens(self) -> None:
         viewer = self._viewer()
         if viewer is not None:
-            viewer.status = ""
+            viewer.status = f"Opening {', '.join(self._names)}…" if self._names else ""
+
+    def _on_opened(self, name: str, slide: Slide) -> None:
+        if self._viewer() is None or self._closed:
+            slide.close()
+            return
+        self._names.remove(name)
+        self._say_what_opens()
+        self.show(slide)
+
+    def _on_failed(self, name: str, error: Exception) -> None:
+        self._names.remove(name)
+        if self._viewer() is not None:
+            self._say_what_opens()
             tell(error)
 
     def open_sample(self, done: Callable[[], None]) -> None:
@@ -378,7 +379,8 @@ class SlideViews:
             if other is not view:
                 other.set_aside()
         view.bring_back()
-        view.viewer.layers.selection.active = view.layer(Role.AUDIT) or view.layer(Role.SLIDE)
+        patch = view.audit.layer if view.has("audit") else None
+        view.viewer.layers.selection.active = patch or view.layer(Role.SLIDE)
 
     def drop(self, view: OpenSlideView) -> None:
         """Write everything that is not written and take a slide and all its layers out of the viewer."""
@@ -408,9 +410,8 @@ class SlideViews:
     def look_for_news(self) -> None:
         """Show what other programs have written to the studies of the slides since the last call."""
         for view in self._views:
-            result = view.teacher.result if "teacher" in view.__dict__ else None
-            if result is not None:
-                result.look_if_changed()
+            if "teacher" in view.__dict__:
+                view.teacher.look_for_news()
 
     def close(self) -> None:
         """Write everything and close all slides: the application is about to end."""

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from napari.utils.notifications import show_warning
 from psygnal import Signal
 
-from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import InlineControl, JobCancelled, ThreadJob
 from napari_histodistill.predict.overview import Overview
 from napari_histodistill.study import RunState, SlideLabel, Study
 from napari_histodistill.viewer.editing import UNDO_LIMIT
-from napari_histodistill.viewer.recent import forget, recent_studies, remember
+from napari_histodistill.viewer.recent import recent_studies
 from napari_histodistill.viewer.study_reasons import (
     is_busy,
     why_not_add,
@@ -25,6 +24,7 @@ from napari_histodistill.viewer.study_reasons import (
 )
 from napari_histodistill.viewer.study_work import (
     AddRequest,
+    ChooseRequest,
     Listing,
     Looked,
     Opened,
@@ -34,6 +34,7 @@ from napari_histodistill.viewer.study_work import (
     SearchRequest,
     SlideRow,
     add_slides,
+    choose_study,
     holds_any,
     list_study,
     look_at_slides,
@@ -111,7 +112,7 @@ class StudyControl:
         self._looked_at: set[Path] = set()
         self._unwritten: dict[Path, SlideLabel] = {}
         self._listing, self._looking, self._work, self._opening = (Latest(views.runner) for _ in range(4))
-        self._labelling, self._asking = Latest(views.runner), Latest(views.runner)
+        self._labelling, self._asking, self._choosing = (Latest(views.runner) for _ in range(3))
         self._news = views.runner.timer(NEWS_DELAY_S, self._on_news)
         views.current_changed.connect(self._on_views)
         views.views_changed.connect(self._on_views)
@@ -121,34 +122,37 @@ class StudyControl:
     # Which study
 
     def create(self, folder: Path) -> None:
-        """Begin a study in a new or empty folder, with the open slides that have no study yet."""
-        if (folder / "study.json").exists():
-            self.choose(folder)
-            return
-        try:
-            Study.create(folder)
-        except HistodistillError as error:
-            tell(error)
-            return
-        self.choose(folder)
-        self._add_views([view for view in self.strangers if view.study_folder.absolute() == self.folder])
+        """Begin a study in a new or empty folder, with the open slides that have no study yet; or open one."""
+        self._choose(ChooseRequest(folder.absolute(), new=True))
 
     def choose(self, folder: Path) -> None:
         """Make a study the one that slides go into; open slides that have no study yet come along."""
-        folder = folder.absolute()
-        try:
-            Study.open(folder)
-        except HistodistillError as error:
-            forget(folder)
-            tell(error)
-            self.changed.emit()
-            return
-        remember(folder)
+        self._choose(ChooseRequest(folder.absolute()))
+
+    def _choose(self, request: ChooseRequest) -> None:
+        done = partial(self._on_chosen, request.folder)
+        self._choosing.start(ThreadJob(choose_study, request), done=done, failed=self._on_failed)
+
+    def _on_chosen(self, folder: Path, new: bool) -> None:
         self._set(folder, chosen=True)
-        for view in self._views.views:
-            if view.has("teacher") and not view.teacher.state.busy and not _has_study(view):
-                view.teacher.choose_study(folder)
+        self._bring_along()
         self._on_news()
+        if new:
+            self._add_views([view for view in self.strangers if view.study_folder.absolute() == self.folder])
+
+    def keep(self) -> None:
+        """Stay with the study of the slide on screen, as if it had been chosen."""
+        if self.folder is not None and not self.chosen:
+            self.chosen = True
+            request = ChooseRequest(self.folder)
+            self._choosing.start(ThreadJob(choose_study, request), done=lambda _new: None, failed=self._on_failed)
+            self._bring_along()
+
+    def _bring_along(self) -> None:
+        for view in self._views.views:
+            free = view.has("teacher") and not view.teacher.state.busy and not _has_study(view)
+            if free and self.folder is not None:
+                view.teacher.choose_study(self.folder)
 
     def tell_to_choose(self) -> None:
         """Slides were brought, and there is no study for them."""
@@ -156,6 +160,7 @@ class StudyControl:
 
     def leave(self) -> None:
         """Choose none: slides that are opened have studies of their own again."""
+        self._choosing.cancel()
         self._set(None, chosen=False)
         self._on_news()
 
@@ -408,9 +413,7 @@ class StudyControl:
         """Show slides in the viewer, each with what the study holds of it; the last one is the current one."""
         if self.folder is None or why_not_open(self, rows):
             return
-        if not self.chosen:
-            self.chosen = True
-            remember(self.folder)
+        self.keep()
         closed = []
         for row in rows:
             view = self._open.get(row.fingerprint)
@@ -488,7 +491,7 @@ class StudyControl:
         self._asking.cancel()
         self._labelling.finish()
         set_labels(tuple(self._unwritten.items()), InlineControl())
-        for work in (self._listing, self._looking, self._work, self._opening):
+        for work in (self._listing, self._looking, self._work, self._opening, self._choosing):
             work.cancel()
 
 

@@ -22,6 +22,7 @@ from napari_histodistill.study import (
     restore_slide,
 )
 from napari_histodistill.study.thumbnail import thumbnail_of
+from napari_histodistill.viewer.recent import forget, remember
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,36 @@ if TYPE_CHECKING:
 
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.slide import Slide
+
+
+@dataclass(frozen=True)
+class ChooseRequest:
+    """The folder of a study, and whether it may be a new one."""
+
+    folder: Path
+    new: bool = False
+
+
+def choose_study(request: ChooseRequest, control: JobControl) -> bool:
+    """Open a study or, in a folder without one, begin it, and remember it; gives whether it was begun.
+
+    Raises
+    ------
+    StudyError
+        If the folder holds none and can take none; then it is no longer remembered.
+    """
+    control.progress(0, 0, "Opening the study")
+    begins = request.new and not (request.folder / "study.json").exists()
+    try:
+        if begins:
+            Study.create(request.folder)
+        else:
+            Study.open(request.folder)
+    except HistodistillError:
+        forget(request.folder)
+        raise
+    remember(request.folder)
+    return begins
 
 
 @dataclass(frozen=True)

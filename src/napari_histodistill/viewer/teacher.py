@@ -5,26 +5,27 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import platformdirs
-from napari.utils.notifications import show_warning
+from napari.utils.notifications import show_info, show_warning
 from psygnal import Signal
 
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import JobCancelled, JobControl, JobState, ProcessJob, ThreadJob
 from napari_histodistill.nets import ModelCard, read_card
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict import PredictRequest, PredictSummary, TileDone, predict_slide
 from napari_histodistill.predict.predict import COARSEST
 from napari_histodistill.slide.cache import cache_folder
 from napari_histodistill.study import Run, RunState, SavedTissue, Study, StudyError, StudySlide
 from napari_histodistill.viewer.editing import window_of
 from napari_histodistill.viewer.geometry import view_centre
-from napari_histodistill.viewer.result import MaskSettings, ResultView
+from napari_histodistill.viewer.result import ResultView
 from napari_histodistill.viewer.saving import SavedCorrections, read_corrections
 from napari_histodistill.viewer.work import Latest, tell
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from napari_histodistill.viewer.slides import OpenSlideView
 
 BUNDLED: Final = "bundled"
+LONGEST_STEM: Final = 200
+"""Bytes of a slide's name in that of its study; file systems take 255 in all."""
 
 
 class TeacherState(enum.Enum):
@@ -108,8 +111,9 @@ class TeacherControl:
         self._shows_current_run = False
         self._landed: list[Window] = []
         """Windows of the current run that landed before it was on screen."""
-        self._work, self._loading, self._opening = (Latest(view.runner) for _ in range(3))
-        self.mask_settings = MaskSettings(0.5, 0.0)
+        self._work, self._loading, self._opening, self._watching = (Latest(view.runner) for _ in range(4))
+        self._looks_without = 0
+        self.mask_settings = MaskSettings(0.5)
         view.moved.connect(self._on_moved)
         view.tissue.changed.connect(self._on_tissue_state)
         view.tissue.mask_changed.connect(self._on_tissue_mask)
@@ -148,7 +152,7 @@ class TeacherControl:
             return
         self.model, self.card = model, card
         if self.result is None:
-            self.mask_settings = MaskSettings(card.threshold, card.smoothing_um)
+            self.mask_settings = card.mask_settings
         else:
             self._stale = True
         self.changed.emit()
@@ -176,12 +180,9 @@ class TeacherControl:
         self._close_result()
         self.changed.emit()
 
-    def set_mask(self, *, threshold: float | None = None, smoothing_um: float | None = None) -> None:
-        """Change threshold or smoothing; a result follows at once."""
-        self.mask_settings = MaskSettings(
-            self.mask_settings.threshold if threshold is None else threshold,
-            self.mask_settings.smoothing_um if smoothing_um is None else smoothing_um,
-        )
+    def set_mask(self, **changes: float) -> None:
+        """Change some of `MaskSettings`; a result follows at once."""
+        self.mask_settings = replace(self.mask_settings, **changes)
         if self.result is not None:
             self.result.set(self.mask_settings)
 
@@ -268,8 +269,7 @@ class TeacherControl:
             resume=self._resume,
             force=self._too_coarse(),
             center=(y / self._mpp[0] + 0.5, x / self._mpp[1] + 0.5),
-            threshold=self.mask_settings.threshold,
-            smoothing_um=self.mask_settings.smoothing_um,
+            **asdict(self.mask_settings),
         )
         return _Preparation(request, self._view.slide, 2 * self.card.mpp, self._view.tissue.saved_form())
 
@@ -339,7 +339,7 @@ class TeacherControl:
                 self._on_opened(loaded)
             assert self.result is not None
             self.result.complete(loaded.run)
-            if self.mask_settings != MaskSettings(summary.threshold, summary.smoothing_um):
+            if self.mask_settings != MaskSettings(summary.threshold, summary.smoothing_um, summary.support):
                 self.result.set(self.mask_settings)
         self.changed.emit()
 
@@ -386,7 +386,7 @@ class TeacherControl:
             mask = saved.mask
         summary = loaded.run.record.summary
         if summary:
-            self.mask_settings = MaskSettings(float(summary["threshold"]), float(summary["smoothing_um"]))
+            self.mask_settings = MaskSettings.of_record(summary)
         self.result = ResultView(self._view, loaded.entry, loaded.run, mask, loaded.corrections, self.mask_settings)
         self.result.figures_changed.connect(self._on_result_news)
         self.result.saved.connect(self._on_result_news)
@@ -398,6 +398,25 @@ class TeacherControl:
         if self.result is not None:
             self.result.close(remove_layers=True)
             self.result = None
+
+    # News of others
+
+    def look_for_news(self) -> None:
+        """Show corrections and results that other programs have written; cheap enough to be called every second."""
+        if self.result is None:
+            return
+        self.result.look_if_changed()
+        if not (self.state.busy or self._loading.busy or self._watching.busy):
+            job = ThreadJob(_is_replaced, self.result)
+            self._watching.start(job, done=partial(self._on_watched, self.result))
+
+    def _on_watched(self, result: ResultView, replaced: bool) -> None:
+        """Take over at the second look: this window itself may just have put another result in place."""
+        self._looks_without = self._looks_without + 1 if replaced and result is self.result else 0
+        if self._looks_without > 1 and not (self.state.busy or self._loading.busy):
+            self._looks_without = 0
+            show_info(f"Another program has segmented {self._view.slide.name} anew: its result is shown.")
+            self.choose_study(self.study_folder)
 
     # News of the slide
 
@@ -430,6 +449,14 @@ class TeacherControl:
 class _LoadRequest:
     folder: Path
     fingerprint: str
+
+
+def _is_replaced(result: ResultView, _control: JobControl) -> bool:
+    """Whether another complete run is where a result's run was."""
+    if result.run.folder.exists() or not result.entry.folder.exists():
+        return False
+    run = result.entry.run
+    return run is not None and run.record.state is RunState.COMPLETE
 
 
 def _load(request: _LoadRequest, control: JobControl) -> _Loaded | None:
@@ -466,7 +493,9 @@ def _prepare(preparation: _Preparation, control: JobControl) -> PredictRequest:
 
 def default_study_folder(slide: Path) -> Path:
     """Folder beside the slide where that can be written, otherwise in the user's documents."""
-    beside = slide.parent
+    beside, stem = slide.parent, slide.stem
+    while len(os.fsencode(stem)) > LONGEST_STEM:
+        stem = stem[:-1]
     if os.access(beside, os.W_OK) and not beside.is_relative_to(cache_folder()):
-        return beside / f"{slide.stem}-study"
-    return platformdirs.user_documents_path() / "HistoDistill" / f"{slide.stem}-study"
+        return beside / f"{stem}-study"
+    return platformdirs.user_documents_path() / "HistoDistill" / f"{stem}-study"

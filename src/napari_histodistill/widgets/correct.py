@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QPushButton,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.viewer.colours import IGNORE_COLOUR, NORMAL_COLOUR, REMOVED_COLOUR, TUMOUR_COLOUR
@@ -32,6 +31,7 @@ from napari_histodistill.widgets.parts import (
     Slider,
     WrappedLabel,
     allow,
+    fold,
     narrow,
     row,
     show_progress,
@@ -163,6 +163,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
     def _build_shapings(self) -> None:
         section = self.section("Change the mask")
         self.scope = narrow(QComboBox())
+        self.scope.setToolTip("How far the changes below reach; in view, areas that reach over the edge are left alone")
         self.scope.addItems(["what is in view", "the whole slide"])
         self.scope.activated.connect(lambda index: self._do(lambda control: control.set_scope(whole_slide=index == 1)))
         section.addLayout(row(QLabel("Where"), self.scope, stretch=1))
@@ -205,7 +206,7 @@ class CorrectWidget(ControlPanel["CorrectControl"]):
             f"<tr><td><b>{key.replace('-', '+').replace('Control', 'Ctrl')}</b>&nbsp;&nbsp;</td><td>{text}</td></tr>"
             for key, (text, _) in KEYS.items()
         )
-        keys = QCollapsible("Keys")
+        keys = fold("Keys")
         keys.addWidget(WrappedLabel(f"<table>{lines}</table>", rich=True))
         self.column.addWidget(keys)
 

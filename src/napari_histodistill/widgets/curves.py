@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
@@ -13,9 +14,13 @@ from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qtpy.QtGui import QResizeEvent, QShowEvent
+
     from napari_histodistill.mil.settings import Epoch
 
 HEIGHT = 150
+SIDE, BELOW, ABOVE = 4.8, 3.6, 0.8
+"""Margins, in heights of a letter."""
 HALF = 128
 """Half of the largest lightness: text lighter than this is on a dark ground."""
 
@@ -25,7 +30,7 @@ class Curves(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._figure = Figure(layout="constrained")
+        self._figure = Figure()
         self._canvas = FigureCanvasQTAgg(self._figure)
         self._figure.patch.set_alpha(0)
         self._canvas.setStyleSheet("background: transparent;")
@@ -36,6 +41,8 @@ class Curves(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip("Loss of every epoch and, where there is evidence, how well the model does on it")
         self._drawn = 0
+        self._stale = False
+        """Whether there is something to draw once this is on screen."""
         self._epochs: Sequence[tuple[int, Epoch]] = ()
         self.setVisible(False)
 
@@ -43,7 +50,18 @@ class Curves(QWidget):
         """Draw anew in the colours of another theme."""
         super().changeEvent(event)
         if event.type() == QEvent.Type.StyleChange and self._drawn:
+            self._draw_if_seen()
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+        """Draw what came while the dock lay behind others."""
+        super().showEvent(event)
+        if self._stale:
             self._draw()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
+        """Keep the margins as wide as the letters in them."""
+        super().resizeEvent(event)
+        self._set_margins()
 
     def show_epochs(self, epochs: Sequence[tuple[int, Epoch]]) -> None:
         """Draw the epochs (round, record); does nothing if none was added since."""
@@ -51,9 +69,15 @@ class Curves(QWidget):
             return
         self._epochs, self._drawn = tuple(epochs), len(epochs)
         self.setVisible(bool(epochs))
-        self._draw()
+        self._draw_if_seen()
+
+    def _draw_if_seen(self) -> None:
+        self._stale = True
+        if self.isVisible():
+            self._draw()
 
     def _draw(self) -> None:
+        self._stale = False
         epochs = self._epochs
         self._figure.clear()
         ink = self.palette().color(self.foregroundRole())
@@ -80,4 +104,14 @@ class Curves(QWidget):
             each.spines[:].set_color(colour)
         loss.set_xlim(0.5, len(epochs) + 0.5)
         loss.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        self._set_margins()
         self._canvas.draw_idle()
+
+    def _set_margins(self) -> None:
+        """Leave room for numbers and names of the axes; a layout that matplotlib finds takes as long as all drawing."""
+        letter = self._figure.dpi / 72 * FontProperties(size="small").get_size_in_points()
+        width, height = (max(1, pixels) for pixels in self._figure.bbox.size)
+        left, low, high = SIDE * letter / width, BELOW * letter / height, ABOVE * letter / height
+        right = left if len(self._figure.axes) > 1 else ABOVE * letter / width
+        if left + right < 1 and low + high < 1:
+            self._figure.subplots_adjust(left=left, right=1 - right, bottom=low, top=1 - high)

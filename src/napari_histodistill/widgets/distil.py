@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -19,7 +19,6 @@ from qtpy.QtWidgets import (
     QSpinBox,
     QTableWidgetItem,
 )
-from superqt import QCollapsible
 
 from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.study import SlideLabel
@@ -38,6 +37,7 @@ from napari_histodistill.widgets.parts import (
     Banner,
     WrappedLabel,
     allow,
+    fold,
     narrow,
     row,
     show_progress,
@@ -85,6 +85,10 @@ LOOK_NOTES: Final = {
 }
 
 
+LAID_OUT_MS: Final = 100
+"""By then what was added to the dock has its place."""
+
+
 class DistilWidget(ControlPanel["DistilControl"]):
     """The "Distil" dock widget of a viewer."""
 
@@ -127,7 +131,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
         form.addRow("Learn from", self.scope)
         form.addRow("Rounds", self.rounds)
         section.addLayout(form)
-        self.more = QCollapsible("More settings")
+        self.more = fold("More settings")
         self.form = MoreSettings()
         self.form.changed.connect(self._show_meaning)
         self.meaning = Banner(INFO)
@@ -175,7 +179,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
 
     def _build_rounds(self) -> None:
         section = self.section("History")
-        self.table = table_of(COLUMNS, COLUMN_TIPS, fitted=1, height=TABLE_HEIGHT)
+        self.table = table_of("History of the rounds", COLUMNS, COLUMN_TIPS, fitted=1, height=TABLE_HEIGHT)
         self.table.horizontalHeader().setMinimumSectionSize(40)
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
@@ -233,6 +237,11 @@ class DistilWidget(ControlPanel["DistilControl"]):
             comparison.hide()
         elif len(chosen := self._chosen_rounds()) == 2:
             comparison.compare(*chosen)
+            QTimer.singleShot(LAID_OUT_MS, self._show_legend)
+
+    def _show_legend(self) -> None:
+        """Scroll to what the colours of a comparison mean."""
+        self.ensureWidgetVisible(self.compared)
 
     def _pin(self) -> None:
         number = self._chosen_round()
@@ -286,7 +295,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
         reason = NO_SLIDE if control is None else control.reason
         self.reason.say("" if busy else reason)
         self.advice.say("" if control is None or reason or busy else control.advice)
-        for widget in (self.label, self.scope, self.rounds, self.more):
+        for widget in (self.label, self.scope, self.rounds, self.more, *self.form.boxes):
             allow(widget, "Wait until the rounds are over, or stop them" if busy else reason)
         allow(
             self.start_button,
@@ -370,11 +379,16 @@ class DistilWidget(ControlPanel["DistilControl"]):
         no_mask = (
             "" if there else NO_MASK if chosen == [FIRST_TEACHER] else "It has not predicted all of this slide yet"
         )
+        no_adopting = "" if control is None else control.adopt_reason
         comparing = self.view is not None and bool(self.view.comparison.rounds)
         for button, reason, what in (
             (self.pin_button, no_choice, "Show the chosen round, whatever comes"),
             (self.take_button, no_choice or busy or best, "Make the chosen round the best: it teaches the next round"),
-            (self.adopt_button, no_choice or busy or no_mask, "Correct what the chosen round says; corrections stay"),
+            (
+                self.adopt_button,
+                no_choice or no_adopting or no_mask,
+                "Correct what the chosen round says; corrections stay",
+            ),
             (
                 self.follow_button,
                 following,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from napari_histodistill.viewer.export import ExportControl
     from napari_histodistill.viewer.slides import OpenSlideView
 
+WHAT_TIP: Final = "The tumour mask as it is on screen, or only what you set by hand"
 WHAT: Final = {"Mask with corrections": "pseudo", "Corrections only": "corrections"}
 FORMATS: Final = {
     "Outlines for QuPath (GeoJSON)": (
@@ -70,7 +71,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
 
     def _build_out(self) -> None:
         section = self.section("Save files")
-        self.what, self.formats = _choice(WHAT), _choice({})
+        self.what, self.formats = _choice(WHAT, WHAT_TIP), _choice({}, "For which program; what it holds stands below")
         for name, (format_, tip) in FORMATS.items():
             self.formats.addItem(name, format_)
             self.formats.setItemData(self.formats.count() - 1, tip, Qt.ItemDataRole.ToolTipRole)
@@ -100,14 +101,18 @@ class ExportWidget(ControlPanel["ExportControl"]):
 
     def _build_in(self) -> None:
         section = self.section("Import")
-        self.kind = _choice({"As corrections": "corrections", "In place of the mask": "pseudo"})
+        self.kind = _choice(
+            {"As corrections": "corrections", "In place of the mask": "pseudo"},
+            "Laid over what you corrected, or as the mask itself, with your corrections on top",
+        )
         self.import_mpp = _number("as the file says", "µm per pixel", "Size of the pixels of a mask image")
         section.addLayout(row(QLabel("Take it in"), self.kind, stretch=1))
         section.addLayout(row(QLabel("Pixels of a mask"), self.import_mpp, stretch=1))
         self.classes = QLineEdit()
-        self.classes.setPlaceholderText("Stroma=normal, Gland=tumour")
+        self.classes.setPlaceholderText("Stroma=normal")
         self.classes.setToolTip(
-            "What class names of the file mean: tumour, normal, ignore or outside. Usual ones are known"
+            "What class names of the file mean: tumour, normal, ignore or outside. For instance Stroma=normal, "
+            "Gland=tumour. Usual ones are known"
         )
         section.addLayout(row(QLabel("Classes mean"), self.classes, stretch=1))
         self.import_button, self.import_folder_button = QPushButton("Import…"), QPushButton("OME-Zarr…")
@@ -122,7 +127,7 @@ class ExportWidget(ControlPanel["ExportControl"]):
 
     def _build_copy(self) -> None:
         section = self.section("Copy as a plain layer")
-        self.copy_what = _choice(WHAT)
+        self.copy_what = _choice(WHAT, WHAT_TIP)
         self.copy_mpp = _number("as the mask", "µm per pixel", "Size of the copy's pixels")
         self.visible_only = QCheckBox("Only what is on screen")
         self.copy_button = QPushButton("Copy as layer")
@@ -229,9 +234,10 @@ class ExportWidget(ControlPanel["ExportControl"]):
         self.status.setVisible(bool(self.status.text()))
 
 
-def _choice(entries: dict[str, str]) -> QComboBox:
+def _choice(entries: dict[str, str], tip: str) -> QComboBox:
     """A box to choose from, no wider than the panel."""
     box = narrow(QComboBox())
+    box.setToolTip(tip)
     for name, value in entries.items():
         box.addItem(name, value)
     return box

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+import itertools
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -27,7 +28,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QLabeledDoubleSlider
+from superqt import QCollapsible, QLabeledDoubleSlider
 
 from napari_histodistill.errors import printable
 
@@ -53,6 +54,10 @@ LARGEST_MINIMUM = 560
 """px of width that a panel has at least, and that it asks for at most however large the letters are."""
 BUTTONS_WIDTH = 56
 """px beside the text of a box for numbers."""
+SWATCH, EDGE = 12, "#8f979e"
+"""px a side, and the colour of the edge, of a square of a colour."""
+TAB_STYLE = "QTabBar::tab { padding: 3px 2px; }"
+"""So that the names of all docks have room side by side."""
 
 
 class Panel(QScrollArea):
@@ -81,23 +86,37 @@ class Panel(QScrollArea):
         self.setWidget(self.body)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
-        """Ask for another width when the sections need one, for instance because letters became larger.
-
-        Not at once: a window that is being drawn must not be laid out anew.
-        """
-        if event.type() == QEvent.Type.LayoutRequest and self.minimumSizeHint().width() != self._asked_width:
-            self._asked_width = self.minimumSizeHint().width()
-            QTimer.singleShot(0, self.updateGeometry)
+        """Ask for another width when the sections need one, for instance because letters became larger."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self._ask_for_width()
         return bool(super().eventFilter(watched, event))
 
+    def _ask_for_width(self) -> None:
+        """Not at once: a window that is being drawn must not be laid out anew."""
+        if self.minimumSizeHint().width() != self._asked_width:
+            self._asked_width = self.minimumSizeHint().width()
+            QTimer.singleShot(0, self.updateGeometry)
+
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """As wide as the sections need, up to a part of a small screen; beyond that it scrolls."""
+        """As wide as the sections need, up to a part of a small screen; beyond that it scrolls.
+
+        Behind other tabs it stays as wide as it was: another theme would have all docks measured, several times each.
+        """
+        if self._asked_width and not self.isVisible():
+            return QSize(self._asked_width, 120)
         needed = self.body.minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width() + 4
-        return QSize(max(MINIMUM_WIDTH, min(needed, LARGEST_MINIMUM)), 120)
+        return QSize(max(MINIMUM_WIDTH, min(max(needed, self._width_of_tabs()), LARGEST_MINIMUM)), 120)
+
+    def _width_of_tabs(self) -> int:
+        """What the bar that holds the tab of this panel needs to show all of them; 0 without one."""
+        bars = self.window().findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly)
+        mine = [bar for bar in bars if self.step[1] in map(bar.tabText, range(bar.count()))]
+        return max((int(bar.sizeHint().width()) for bar in mine), default=0)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
         """When first shown, share the place of the other panels in tabs: side by side all would be too low."""
         super().showEvent(event)
+        self._ask_for_width()
         if not self._placed:
             self._placed = True
             QTimer.singleShot(0, self._share_place)
@@ -118,12 +137,21 @@ class Panel(QScrollArea):
             if other is not dock:
                 window.tabifyDockWidget(other, dock)
                 break
-        for other in docks[1:]:  # each goes behind the tabs that are there, so all are put in order anew
-            window.tabifyDockWidget(docks[0], other)
+        beside = window.tabifiedDockWidgets(dock)
+        for other in docks[docks.index(dock) + 1 :]:
+            if other in beside:  # goes behind the tabs that are there; napari writes its settings for each
+                window.tabifyDockWidget(dock, other)
         for bar in window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
             bar.setElideMode(Qt.TextElideMode.ElideNone)  # names that are whole, and arrows to those beyond
             bar.setUsesScrollButtons(True)
+            bar.setStyleSheet(TAB_STYLE)
+        self.updateGeometry()  # there is a tab more
         dock.raise_()
+
+    @property
+    def dock(self) -> QDockWidget | None:
+        """The dock that it is in."""
+        return _dock_of(self)
 
     @property
     def has_place(self) -> bool:
@@ -251,6 +279,7 @@ class Slider(QWidget):
         self.slider.setSingleStep(step)
         self.slider.setDecimals(decimals)
         self.slider.valueChanged.connect(self.changed)
+        self.name.setBuddy(self.slider)
         layout.addWidget(self.name)
         layout.addWidget(self.slider)
         self.setToolTip(tip)
@@ -295,9 +324,10 @@ class NumberBox(QDoubleSpinBox):
         return self.sizeHint()
 
 
-def table_of(columns: Sequence[str], tips: Sequence[str], *, fitted: int, height: int) -> QTableWidget:
+def table_of(name: str, columns: Sequence[str], tips: Sequence[str], *, fitted: int, height: int) -> QTableWidget:
     """An empty table that is only read, ``height`` px high; the column ``fitted`` is as wide as what it holds."""
     table = QTableWidget(0, len(columns))
+    table.setAccessibleName(name)
     table.setHorizontalHeaderLabels(columns)
     table.verticalHeader().hide()
     for column, tip in enumerate(tips):
@@ -311,12 +341,15 @@ def table_of(columns: Sequence[str], tips: Sequence[str], *, fitted: int, height
 
 
 def row(*widgets: QWidget, stretch: int | None = None) -> QHBoxLayout:
-    """Widgets side by side; the one numbered ``stretch`` takes the room that is left."""
+    """Widgets side by side, labels naming what follows them; the one numbered ``stretch`` takes the room left."""
     layout = QHBoxLayout()
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(5)
     for index, widget in enumerate(widgets):
         layout.addWidget(widget, 1 if index == stretch else 0)
+    for label, named in itertools.pairwise(widgets):
+        if isinstance(label, QLabel) and not isinstance(named, QLabel):
+            label.setBuddy(named)
     return layout
 
 
@@ -328,10 +361,25 @@ def narrow(box: QComboBox) -> QComboBox:
 
 
 def swatch(colour: Sequence[float]) -> QIcon:
-    """A small square of a colour (r, g, b, a from 0 to 1), for a button."""
-    pixmap = QPixmap(12, 12)
-    pixmap.fill(QColor.fromRgbF(*colour))
+    """A small square of a colour (r, g, b, a from 0 to 1) for a button; its edge is seen in dark and light themes."""
+    pixmap = QPixmap(SWATCH, SWATCH)
+    pixmap.fill(QColor(EDGE))
+    painter = QPainter(pixmap)
+    painter.fillRect(pixmap.rect().adjusted(1, 1, -1, -1), QColor.fromRgbF(*colour))
+    painter.end()
     return QIcon(pixmap)
+
+
+def fold(title: str) -> QCollapsible:
+    """A part that opens and closes; the mark before its title is text, so it has the colour and size of the letters."""
+    part = QCollapsible(title, expandedIcon=QIcon(), collapsedIcon=QIcon())
+
+    def mark(opened: bool) -> None:
+        part.setText(f"{'▾' if opened else '▸'}  {title}")
+
+    part.toggleButton().toggled.connect(mark)
+    mark(False)
+    return part
 
 
 def show_progress(bar: QProgressBar, progress: Progress | None) -> None:

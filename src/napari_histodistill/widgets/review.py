@@ -164,7 +164,7 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
     def _build_figures(self) -> None:
         section = self.section("What that tells")
         self._figures: AuditFigures | None = NO_FIGURES
-        self.table = table_of(COLUMNS, COLUMN_TIPS, fitted=0, height=TABLE_HEIGHT)
+        self.table = table_of("Dice and area by prediction", COLUMNS, COLUMN_TIPS, fitted=0, height=TABLE_HEIGHT)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
         section.addWidget(self.table)
         self.verdict = WrappedLabel("")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from magicgui.widgets import ComboBox, Container, FloatSpinBox, SpinBox
 
@@ -11,13 +11,22 @@ from napari_histodistill.nets.registry import ENCODERS
 from napari_histodistill.viewer.distil import DistilSettings
 from napari_histodistill.widgets.teacher import DEVICES
 
+if TYPE_CHECKING:
+    from qtpy.QtWidgets import QWidget
+
 AS_TEACHER: Final = ""
 FIELDS: Final = ("epochs", "most_tiles", "correction_weight", "recipe", "encoder", "device")
 """Of `DistilSettings`, in the order of the form."""
 
 
 class MoreSettings(Container[Any]):
-    """What is seldom changed of a distillation."""
+    """What is seldom changed of a distillation.
+
+    Attributes
+    ----------
+    boxes : tuple of QWidget
+        What is set, without the labels.
+    """
 
     def __init__(self) -> None:
         super().__init__(
@@ -62,6 +71,7 @@ class MoreSettings(Container[Any]):
             ]
         )
         self.margins = (0, 0, 0, 0)
+        self.boxes: tuple[QWidget, ...] = tuple(self[name].native for name in FIELDS)
 
     def show_settings(self, settings: DistilSettings) -> None:
         """Show what is chosen."""

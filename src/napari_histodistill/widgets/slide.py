@@ -166,15 +166,14 @@ class SlideWidget(SlidePanel):
         view = self.view
         nothing = NO_SLIDE if view is None else ""
         self.sample_button.setVisible(view is None)
-        for widget in (self.mpp_box, self.threshold, self.smallest, self.blur):
-            widget.setEnabled(view is not None)
+        for widget in (self.mpp_box, self.threshold, self.smallest, self.pictures):
+            allow(widget, nothing)
         allow(self.pen, nothing, "Pen ink is set aside: no tumour is looked for there")
         allow(self.focus, nothing, "What is out of focus is set aside: no tumour is looked for there")
         allow(self.mpp_button, nothing, "Take this pixel size; every layer of the slide moves along")
         allow(self.find_button, nothing, "Tells tissue from glass, pen ink and blur; again stops it")
         allow(self.icc, nothing)
         allow(self.picture_button, nothing)
-        self.pictures.setEnabled(view is not None)
         if view is None:
             for name in FACTS:
                 self.facts.set(name, "")
@@ -205,12 +204,12 @@ class SlideWidget(SlidePanel):
             self.session.open(path)
 
     def _load_sample(self) -> None:
-        self.sample_button.setEnabled(False)
+        allow(self.sample_button, "The sample is being drawn: some seconds")
         self.sample_button.setText("Drawing the sample…")
         self.session.open_sample(self._sample_is_there)
 
     def _sample_is_there(self) -> None:
-        self.sample_button.setEnabled(True)
+        allow(self.sample_button, "")
         self.sample_button.setText(LOAD_SAMPLE)
 
     def _ask_for_folder(self) -> None:
@@ -257,7 +256,7 @@ class SlideWidget(SlidePanel):
     def _set_tissue(self, **settings: Any) -> None:
         if self.view is not None:
             self.view.tissue.set(**settings)
-        self.blur.setEnabled(self.focus.isChecked())
+        self._allow_blur()
 
     def _show_tissue(self) -> None:
         tissue = None if self.view is None else self.view.tissue
@@ -277,10 +276,14 @@ class SlideWidget(SlidePanel):
         self.threshold.show_value(settings.threshold_offset)
         self.smallest.show_value(settings.min_area_um2 / 1e6)
         self.blur.show_value(settings.focus_sensitivity)
-        self.blur.setEnabled(self.view is not None and settings.focus)
         for box, on in ((self.pen, settings.pen), (self.focus, settings.focus)):
             with silent(box):
                 box.setChecked(on)
+        self._allow_blur()
+
+    def _allow_blur(self) -> None:
+        unmarked = "" if self.focus.isChecked() else f"Tick “{self.focus.text()}” first"
+        allow(self.blur, NO_SLIDE if self.view is None else unmarked)
 
 
 def describe(slide: Slide) -> dict[str, str]:

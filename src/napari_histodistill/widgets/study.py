@@ -18,13 +18,14 @@ from napari_histodistill.viewer.study_reasons import (
     why_not_search,
 )
 from napari_histodistill.widgets.dock import SlidePanel
+from napari_histodistill.widgets.dropping import TakesFiles
 from napari_histodistill.widgets.parts import INFO, WARN, Banner, WrappedLabel, plain_tip, row, show_progress
 from napari_histodistill.widgets.slide import FILES
-from napari_histodistill.widgets.study_list import SlideList, accept_files, dropped_paths
+from napari_histodistill.widgets.study_list import SlideList
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from qtpy.QtGui import QDragEnterEvent, QDragMoveEvent, QDropEvent, QShowEvent
+    from qtpy.QtGui import QShowEvent
 
     from napari_histodistill.viewer.slides import OpenSlideView
 
@@ -39,7 +40,7 @@ NO_SLIDES = "No slide is in this study yet: add slides, or drop their files on t
 FOLLOWED = "This is the study of the slide on screen. Slides that you add here go into it."
 
 
-class StudyWidget(SlidePanel):
+class StudyWidget(TakesFiles, SlidePanel):
     """The "Study" dock widget of a viewer."""
 
     step = (1, "Study")
@@ -86,7 +87,7 @@ class StudyWidget(SlidePanel):
     def _build_slides(self) -> None:
         section = self.section("Slides")
         self.list = SlideList(self.study)
-        self.list.dropped.connect(self._take)
+        self.list.dropped.connect(self.take)
         self.list.activated.connect(lambda _index: self._open_chosen())
         self.list.selectionModel().selectionChanged.connect(self._on_chosen)
         section.addWidget(self.list, 1)
@@ -139,8 +140,7 @@ class StudyWidget(SlidePanel):
 
     def _add(self, paths: list[Path]) -> None:
         """Whoever adds slides to the study of the slide on screen has chosen it."""
-        if self.study.folder is not None and not self.study.chosen:
-            self.study.choose(self.study.folder)
+        self.study.keep()
         self.study.add(paths)
 
     def _ask_for_relink(self) -> None:
@@ -173,15 +173,18 @@ class StudyWidget(SlidePanel):
         self._sure.stop()
         self._show_buttons()
 
-    def _take(self, paths: list[Path]) -> None:
-        """What was dropped: a study is opened, slides are added."""
+    def take(self, paths: list[Path]) -> None:
+        """What was dropped: a study is opened, and slides are added to it, or to the one that is open."""
         studies = [path for path in paths if (path / "study.json").exists()]
+        slides = [path for path in paths if path not in studies]
         if studies:
             self.study.choose(studies[0])
-        elif self.study.folder is None:
+            if self.study.folder != studies[0].absolute():  # it cannot be opened, which was told
+                return
+        if self.study.folder is None:
             self.study.tell_to_choose()
-        else:
-            self._add(paths)
+        elif slides:
+            self._add(slides)
 
     def _fill_recent(self) -> None:
         self.recent_menu.clear()
@@ -251,19 +254,6 @@ class StudyWidget(SlidePanel):
         """Slides may have moved while nobody looked."""
         super().showEvent(event)
         self.study.refresh()
-
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 - Qt's name
-        """Take files and folders."""
-        accept_files(event)
-
-    def dragMoveEvent(self, event: QDragMoveEvent) -> None:  # noqa: N802 - Qt's name
-        """Take them wherever they are held."""
-        accept_files(event)
-
-    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802 - Qt's name
-        """Take what was dropped beside the list."""
-        self._take(dropped_paths(event))
-        event.acceptProposedAction()
 
 
 def _slides(number: int) -> str:

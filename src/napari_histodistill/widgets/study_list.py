@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QAbstractItemView, QComboBox, QListView, QStyle, QSty
 
 from napari_histodistill.study import SlideLabel
 from napari_histodistill.viewer.colours import TUMOUR_COLOUR
+from napari_histodistill.widgets.dropping import TakesFiles
 from napari_histodistill.widgets.parts import plain_tip
 
 if TYPE_CHECKING:
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtCore import QAbstractItemModel
     from qtpy.QtGui import (
-        QDragEnterEvent,
-        QDragMoveEvent,
-        QDropEvent,
+        QFontMetrics,
         QHideEvent,
         QKeyEvent,
         QResizeEvent,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
 ROW_HEIGHT, PICTURE, GAP = 84, 72, 6
 CHIP: Final = QSize(82, 20)
+"""Least px of a row and of the label in it; larger letters take more."""
 LABELS: Final = {SlideLabel.TUMOUR: "tumour", SlideLabel.NORMAL: "normal", SlideLabel.UNKNOWN: "unknown"}
 LOOK_DELAY_MS: Final = 60
 """From the last scroll until the pictures of what is visible are asked for."""
@@ -121,9 +121,9 @@ class RowPainter(QStyledItemDelegate):
     label_chosen = Signal(object, object)
     """Index and `SlideLabel`."""
 
-    def sizeHint(self, _option: QStyleOptionViewItem, _index: QModelIndex) -> QSize:  # noqa: N802 - Qt's name
+    def sizeHint(self, option: QStyleOptionViewItem, _index: QModelIndex) -> QSize:  # noqa: N802 - Qt's name
         """All rows are as high, so that a long list need not be measured."""
-        return QSize(160, ROW_HEIGHT)
+        return QSize(160, row_height(option.fontMetrics))
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         """Picture at the left; name, state, areas and label at its side."""
@@ -149,11 +149,11 @@ class RowPainter(QStyledItemDelegate):
         for number, (what, font, colour) in enumerate(lines):
             place = QRect(text.left(), text.top() + number * line, text.width(), line)
             _write(painter, place, what, font, colour)
-        self._paint_chip(painter, self.chip(option.rect), row.label, option)
+        self._paint_chip(painter, self.chip(option), row.label, option)
         painter.restore()
 
     def _paint_picture(self, painter: QPainter, rect: QRect, picture: QPixmap | None, palette: QPalette) -> None:
-        frame = QRect(rect.left() + GAP, rect.top() + (ROW_HEIGHT - PICTURE) // 2, PICTURE, PICTURE)
+        frame = QRect(rect.left() + GAP, rect.top() + (rect.height() - PICTURE) // 2, PICTURE, PICTURE)
         if picture is None:
             painter.setPen(palette.color(QPalette.ColorRole.Mid))
             painter.drawRect(frame.adjusted(0, 0, -1, -1))
@@ -173,9 +173,12 @@ class RowPainter(QStyledItemDelegate):
         _write(painter, chip.adjusted(6, 0, -3, 0), f"{LABELS[label]} ▾", option.font, ink)
 
     @staticmethod
-    def chip(rect: QRect) -> QRect:
+    def chip(option: QStyleOptionViewItem) -> QRect:
         """Where the label of a row is painted, and chosen."""
-        return QRect(rect.left() + PICTURE + 2 * GAP, rect.bottom() - 4 - CHIP.height(), CHIP.width(), CHIP.height())
+        rect, letters = option.rect, option.fontMetrics
+        width = max(CHIP.width(), max(letters.horizontalAdvance(f"{text} ▾") for text in LABELS.values()) + 12)
+        height = max(CHIP.height(), letters.height() + 2)
+        return QRect(rect.left() + PICTURE + 2 * GAP, rect.bottom() - 4 - height, width, height)
 
     def editorEvent(  # noqa: N802 - Qt's name
         self, event: QEvent, model: QAbstractItemModel, option: QStyleOptionViewItem, index: QModelIndex
@@ -183,7 +186,7 @@ class RowPainter(QStyledItemDelegate):
         """A click on the label lets it be chosen."""
         view = option.widget
         position: Any = event
-        if event.type() == QEvent.Type.MouseButtonRelease and self.chip(option.rect).contains(position.pos()):
+        if event.type() == QEvent.Type.MouseButtonRelease and self.chip(option).contains(position.pos()):
             view.edit(index)
             return True
         handled: bool = super().editorEvent(event, model, option, index)
@@ -215,10 +218,10 @@ class RowPainter(QStyledItemDelegate):
         self, editor: QWidget, option: QStyleOptionViewItem, _index: QModelIndex
     ) -> None:
         """The box lies where the label is painted."""
-        editor.setGeometry(self.chip(option.rect).adjusted(0, -2, 24, 2))
+        editor.setGeometry(self.chip(option).adjusted(0, -2, 24, 2))
 
 
-class SlideList(QListView):
+class SlideList(TakesFiles, QListView):
     """The list; says which rows are visible, and takes files that are dropped on it.
 
     Attributes
@@ -274,8 +277,9 @@ class SlideList(QListView):
         """The rows that are on screen."""
         if not self.isVisible():
             return ()
-        first = self.verticalScrollBar().value() // ROW_HEIGHT
-        count = self.viewport().height() // ROW_HEIGHT + 2
+        height = row_height(self.fontMetrics())
+        first = self.verticalScrollBar().value() // height
+        count = self.viewport().height() // height + 2
         return self.slides.rows[first : first + count]
 
     def _look(self) -> None:
@@ -287,6 +291,10 @@ class SlideList(QListView):
         self._study.set_label(chosen if row in chosen else [row], label)
 
     # Qt's events
+
+    def take(self, paths: list[Path]) -> None:
+        """Tell what was dropped."""
+        self.dropped.emit(paths)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802 - Qt's name
         """The keys of a list, and Delete."""
@@ -310,29 +318,11 @@ class SlideList(QListView):
         super().hideEvent(event)
         self._look_soon.start()
 
-    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802 - Qt's name
-        """Take files and folders."""
-        accept_files(event)
 
-    def dragMoveEvent(self, event: QDragMoveEvent) -> None:  # noqa: N802 - Qt's name
-        """Take them wherever they are held."""
-        accept_files(event)
-
-    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802 - Qt's name
-        """Tell what was dropped."""
-        self.dropped.emit(dropped_paths(event))
-        event.acceptProposedAction()
-
-
-def accept_files(event: QDragEnterEvent | QDragMoveEvent) -> None:
-    """Take a drag that brings files of this machine."""
-    if dropped_paths(event):
-        event.acceptProposedAction()
-
-
-def dropped_paths(event: QDropEvent) -> list[Path]:
-    """The files and folders that a drag brings."""
-    return [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+def row_height(letters: QFontMetrics) -> int:
+    """Height of a row in px, for four lines."""
+    lines: int = letters.height()
+    return max(ROW_HEIGHT, 4 * (lines + 3) + 2 * GAP)
 
 
 def _write(painter: QPainter, place: QRect, text: str, font: QFont, colour: QColor) -> None:

@@ -16,12 +16,12 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
 )
-from superqt import QCollapsible
 
 from napari_histodistill.nets.card import bundled_models
 from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
 from napari_histodistill.viewer.teacher import TeacherState
+from napari_histodistill.widgets.correct import CorrectWidget
 from napari_histodistill.widgets.dock import ControlPanel
 from napari_histodistill.widgets.parts import (
     ERROR,
@@ -32,6 +32,7 @@ from napari_histodistill.widgets.parts import (
     Slider,
     WrappedLabel,
     allow,
+    fold,
     plain_tip,
     row,
     show_progress,
@@ -49,7 +50,8 @@ DEVICES: Final = {"Automatic": "auto", "Processor (CPU)": "cpu", "NVIDIA (CUDA)"
 MODEL_NAMES: Final = {"bundled": "Bundled teacher", "bundled-student": "Bundled student (distilled)"}
 FIGURES: Final = ("Tumour", "Share of tissue", "Mean probability", "Corrections")
 NOT_RUNNING: Final = "Nothing is running"
-PLUGIN: Final = "napari-histodistill"
+CORRECT_DOCK: Final = "Correct (HistoDistill)"
+"""As napari's menu calls it, so that the menu finds it and opens no second one."""
 RUN_TEXTS: Final = {
     TeacherState.PARTIAL: "Resume",
     TeacherState.DONE: "Run again",
@@ -64,7 +66,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
     page = "napari.md#teacher"
 
     def _build(self, viewer: ViewerModel) -> None:
-        self._window = viewer.window
+        self._viewer = viewer
         self._build_model()
         self._build_run()
         self._build_result()
@@ -88,7 +90,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
         self.scope = Banner(INFO)
         section.addWidget(self.scope)
         self.about = WrappedLabel("")
-        details = QCollapsible("About this model")
+        details = fold("About this model")
         details.addWidget(self.about)
         section.addWidget(details)
 
@@ -105,6 +107,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
         self.folder_button.clicked.connect(self._ask_for_study)
         section.addLayout(row(QLabel("Study"), self.folder, self.folder_button, stretch=1))
         self.devices = QComboBox()
+        self.devices.setToolTip("The processor, or a graphics card where there is one, which is faster")
         for name, device in DEVICES.items():
             self.devices.addItem(name, device)
         self.devices.currentIndexChanged.connect(
@@ -143,8 +146,16 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
             "Smooth over (µm)", 0, 100, 1, "Evens out the mask: small spots go, outlines get rounder.", decimals=0
         )
         self.smoothing.changed.connect(lambda um: self._do(lambda teacher: teacher.set_mask(smoothing_um=um)))
+        self.support = Slider(
+            "Support by the surroundings",
+            0,
+            0.95,
+            0.01,
+            "Tumour needs this score around it: lone spots in tissue that looks normal go. 0: none needed.",
+        )
+        self.support.changed.connect(lambda score: self._do(lambda teacher: teacher.set_mask(support=score)))
         self.figures = Facts(FIGURES)
-        for widget in (self.threshold, self.smoothing, self.figures):
+        for widget in (self.threshold, self.smoothing, self.support, self.figures):
             section.addWidget(widget)
 
     def _build_corrections(self) -> None:
@@ -180,9 +191,13 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
             layer.visible = on
 
     def _open_correct(self) -> None:
-        dock, _ = self._window.add_plugin_dock_widget(PLUGIN, "Correct")
-        dock.show()
-        dock.raise_()  # one that is open already may lie behind another tab
+        """Show the Correct dock: the one that is open, else one of the name that napari's menu gives it."""
+        there = self.window().findChildren(CorrectWidget)
+        panel = there[0] if there else CorrectWidget(self._viewer)
+        dock = panel.dock if there else self._viewer.window.add_dock_widget(panel, name=CORRECT_DOCK)
+        if dock is not None:
+            dock.show()
+            dock.raise_()  # one that is open already may lie behind another tab
 
     # What is shown
 
@@ -248,11 +263,12 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
         allow(self.show_mask, none, "Tumour in green, what is ignored in grey")
         allow(self.show_probability, none, "What the model says, from yellow to red")
         allow(self.correct_button, none, "Opens the Correct widget: brush, lasso, undo, outlines")
-        for slider in (self.threshold, self.smoothing):
-            slider.setEnabled(teacher is not None)
+        for slider in (self.threshold, self.smoothing, self.support):
+            allow(slider, NO_SLIDE if teacher is None else "")
         if teacher is not None:
             self.threshold.show_value(teacher.mask_settings.threshold)
             self.smoothing.show_value(teacher.mask_settings.smoothing_um)
+            self.support.show_value(teacher.mask_settings.support)
         for box, role in ((self.show_mask, Role.PSEUDO_MASK), (self.show_probability, Role.PROBABILITY)):
             layer = None if self.view is None else self.view.layer(role)
             with silent(box):

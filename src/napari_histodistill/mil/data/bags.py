@@ -25,7 +25,7 @@ from napari_histodistill.nets.stain import StainStatistics
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SPLIT_SALT = (
-    4  # of 0 to 7 the one whose EBHI-Seg split has the best sizes: 124, 31 and 42 patients; set before any training
+    4  # of 0 to 7 the one whose EBHI-Seg split has the best sizes: 123, 31 and 42 patients; set before any training
 )
 SHARES = {"train": 0.65, "val": 0.15, "test": 0.20}
 

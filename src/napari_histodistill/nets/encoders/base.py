@@ -48,6 +48,8 @@ class Encoder(nn.Module):
     period : int
         Windows of an image that are shifted by a multiple of this many pixels have the same features beyond the
         margin. The last stride for convolutions.
+    mixed_on_cpu : bool
+        Whether training in bfloat16 is faster on CPUs that multiply in it. Not measured to be so for convolutions.
     """
 
     channels: tuple[int, ...]
@@ -55,6 +57,7 @@ class Encoder(nn.Module):
     offsets: tuple[float, ...]
     margin: int
     period: int
+    mixed_on_cpu: bool = False
 
     def forward(self, x: Tensor, refine: Refine = keep) -> list[Tensor]:
         """Feature maps (n, c, h / stride, w / stride) of images (n, 3, h, w) normalised with ImageNet's statistics.

@@ -158,7 +158,8 @@ def _open_image(path: Path) -> tuple[zarr.Group, GuardedStore, Mapping[str, Any]
 
 
 def _open_group(path: Path) -> tuple[zarr.Group, GuardedStore]:
-    from napari_histodistill.slide.zarr_guard import ChunkError, open_guarded
+    from napari_histodistill.slide.bounded import ChunkError
+    from napari_histodistill.slide.zarr_guard import open_guarded
 
     try:
         with told(path) if isinstance(path, UrlPath) else nullcontext():
@@ -182,7 +183,7 @@ def _ome_attributes(group: zarr.Group) -> Mapping[str, Any]:
 
 
 def _array(path: Path, group: zarr.Group, store: GuardedStore, name: str) -> zarr.Array[Any]:
-    from napari_histodistill.slide.zarr_guard import ChunkError
+    from napari_histodistill.slide.bounded import ChunkError
 
     try:
         return store.array(group, name)
