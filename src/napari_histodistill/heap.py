@@ -25,7 +25,7 @@ def keep_heap() -> None:
     """Have all threads of this process share one heap from now on, and keep what is freed.
 
     Otherwise every large tensor is fresh memory, which the system hands out in zeroed pages of 4 KiB: of the bundled
-    network's CPU time on a tile of 1344 px that was 0.25 of 0.64 s; the peak of a whole prediction grows by about 70 MB.
+    network's CPU time on a tile of 1344 px that was 0.25 of 0.64 s. The peak of a whole prediction grows by 70 MB.
     """
     _set(_KEPT)
 
