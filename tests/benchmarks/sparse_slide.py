@@ -15,18 +15,18 @@ FIRST = 2048
 """Level-0 px from the corner to the tissue."""
 
 
-def sparse_slide(folder: Path, height: int, width: int | None = None, side: int = 14_336) -> Path:
-    """A pyramid at 0.25 µm of glass with one square of stained texture of ``side`` px; made if it is not there."""
+def sparse_slide(folder: Path, height: int, width: int | None = None, side: int = 14_336, um: float = UM) -> Path:
+    """A pyramid at ``um`` µm of glass with one square of stained texture of ``side`` px; made if it is not there."""
     width = width or height
-    path = folder / f"sparse-{width}x{height}-{side}.tiff"
+    path = folder / f"sparse-{width}x{height}-{side}{'' if um == UM else f'-{um:g}'}.tiff"
     if not path.exists():
         partial = path.with_suffix(".partial")
-        _write(partial, height, width, side)
+        _write(partial, height, width, side, um)
         partial.replace(path)
     return path
 
 
-def _write(path: Path, height: int, width: int, side: int) -> None:
+def _write(path: Path, height: int, width: int, side: int, um: float) -> None:
     rng = np.random.default_rng(0)
     shade = np.kron(rng.random((32, 32)), np.ones((16, 16)))[..., None]
     colour = (1 - shade) * np.array([225, 150, 190]) + shade * np.array([140, 80, 160])
@@ -55,7 +55,7 @@ def _write(path: Path, height: int, width: int, side: int) -> None:
                 photometric="ycbcr",
                 subsampling=(1, 1),
                 compression="jpeg",
-                resolution=(1e4 / (UM * factor),) * 2,
+                resolution=(1e4 / (um * factor),) * 2,
                 resolutionunit="CENTIMETER",
                 subfiletype=int(factor > 1),
             )

@@ -20,6 +20,13 @@ def test_blocks_cover_the_grid_once(shape, offset):
     assert (seen == 1).all()
 
 
+def test_blocks_beside_each_other_are_one_window():
+    tiling = Tiling((1100, 1600), 2, 64, 16)
+    assert tiling.merged([0, 1, 4, 5]) == [(0, 0, 1024, 1024)]
+    assert tiling.merged([1, 2, 7, 11]) == [(0, 512, 512, 1024), (512, 1536, 588, 64)]
+    assert tiling.merged([]) == []
+
+
 @pytest.mark.parametrize("offset", [0, 256])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_maps_that_agree_are_blended_to_themselves(shape, offset):

@@ -74,6 +74,20 @@ def test_blocks_in_any_order_give_the_levels_of_the_whole(tmp_path, kind):
         assert np.array_equal(low, whole[np.ix_(ys, xs)])
 
 
+def test_lower_levels_of_several_blocks_at_once_are_those_of_one_after_the_other(tmp_path):
+    grid = WorkingGrid((1333, 1501), (1333, 1501), (1, 1))
+    whole = np.random.default_rng(0).integers(0, 256, grid.shape).astype(np.uint8)
+    apart, together = (Pyramid.create(tmp_path / name, grid, "image", name="x") for name in "ab")
+    for y in (0, 512, 1024):
+        for x in (512, 1024):
+            apart.write(y, x, whole[y : y + 512, x : x + 512])
+            together.put(y, x, whole[y : y + 512, x : x + 512])
+    together.reduce(0, 512, 1333, 989)
+    assert len(apart.levels) == 3
+    for one, other in zip(apart.levels, together.levels, strict=True):
+        assert np.array_equal(one[:], other[:])
+
+
 def test_a_square_has_its_edges_at_the_same_place_in_every_level(tmp_path, odd_grid):
     """Area times value is kept, and so is the centre of mass, in µm."""
     pyramid = Pyramid.create(tmp_path / "a", odd_grid, "image", name="x")

@@ -81,9 +81,10 @@ def build_network(card: ModelCard) -> SideNetwork:
 
 def normalise(images: Tensor) -> Tensor:
     """Images (n, 3, h, w) in [0, 1] as the encoders want them: ImageNet's statistics, channels last in memory."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None]
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+    n, channels, h, w = images.shape
+    mean, std = (torch.tensor(of, device=images.device).repeat(w) for of in (IMAGENET_MEAN, IMAGENET_STD))
+    rows = images.permute(0, 2, 3, 1).reshape(n, h, w * channels)  # long rows: three numbers at a time are slow
+    return ((rows - mean) / std).view(n, h, w, channels).permute(0, 3, 1, 2)
 
 
 class Model:

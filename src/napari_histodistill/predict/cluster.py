@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.heap import keep_heap
 from napari_histodistill.jobs import InlineControl
 from napari_histodistill.nets.card import model_folder, read_card
-from napari_histodistill.predict.engine import PredictedTile, predicted, share_one_heap, spare_cores, torch_threads
+from napari_histodistill.predict.engine import PredictedTile, predicted, spare_cores, torch_threads
 from napari_histodistill.predict.stain import Recolouring, recoloured
 from napari_histodistill.slide import open_slide
 
@@ -214,7 +215,7 @@ def predict_tiles(work: SlideOnWorkers, tiles: list[int]) -> list[PredictedTile]
     worker = get_worker()
     with _ONE_AT_A_TIME:
         try:
-            share_one_heap()
+            keep_heap()
             slide = _slide(work.path, work.mpp, work.fingerprint)
             model = recoloured(_model(work.model, work.model_id, _device(work.device, worker.name)), work.recolour)
             with torch_threads(work.threads):

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.heap import kept_heap
 from napari_histodistill.nets import read_card
 from napari_histodistill.nets.card import model_folder
-from napari_histodistill.predict.engine import Here, Work, report, share_one_heap, store
+from napari_histodistill.predict.engine import Here, Work, report, store
 from napari_histodistill.predict.figures import COUNTED, Figures, summarise_blocks
 from napari_histodistill.predict.mask import mask_blocks
 from napari_histodistill.predict.request import Notice, PredictSummary
@@ -73,8 +74,7 @@ def predict_slide(
         After a cancel; what was computed is kept.
     """
     started = time.monotonic()
-    share_one_heap()
-    with open_slide(request.slide_path, mpp=request.mpp) as slide:
+    with kept_heap(), open_slide(request.slide_path, mpp=request.mpp) as slide:
         card = model.card if model else read_card(request.model)
         require_fine_enough(slide, card, force=request.force)
         study = Study.open_or_create(request.study_folder)
@@ -183,6 +183,7 @@ def _compute_missing(
     devices = store(
         engine.predicted(work, control),
         lambda tile: writer.take(tile.index, tile.map(tiling), tile.unreadable),
+        writer.land,
         control=control,
         done=done,
         total=len(tiles),

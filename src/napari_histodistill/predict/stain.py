@@ -39,7 +39,9 @@ class Recolouring:
         self._source, self._reference = source, reference
         levels = np.arange(1, 256, 2, dtype=np.uint8)
         colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)
-        self._table = normalise_stain(colours.reshape(len(levels), -1, 3), source, reference).reshape(-1, 3)
+        changed = normalise_stain(colours.reshape(len(levels), -1, 3), source, reference).reshape(-1, 3)
+        # Four bytes a colour: whole numbers are looked up three times faster than rows of three.
+        self._table = np.pad(changed, [(0, 0), (0, 1)]).view(np.uint32)[:, 0]
 
     def __reduce__(self) -> tuple[Any, tuple[StainStatistics, StainStatistics]]:
         """Twelve numbers cross to another process, not the table, which is made there once."""
@@ -47,8 +49,12 @@ class Recolouring:
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Images (..., 3), recoloured."""
-        red, green, blue = (images[..., channel].astype(np.int32) >> 1 for channel in range(3))
-        recoloured: npt.NDArray[np.uint8] = self._table[red << 14 | green << 7 | blue]
+        levels = images >> 1
+        place = levels[..., 0].astype(np.intp)
+        for channel in (1, 2):
+            place <<= 7
+            place |= levels[..., channel]
+        recoloured: npt.NDArray[np.uint8] = self._table.take(place)[..., None].view(np.uint8)[..., :3]
         return recoloured
 
 

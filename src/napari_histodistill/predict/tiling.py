@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -139,12 +139,24 @@ class Tiling:
 
         return sorted(raster, key=distance)
 
+    def merged(self, indices: Sequence[int]) -> list[Window]:
+        """Blocks in as few windows of working-grid px as `rectangles` finds."""
+        blocks = np.zeros(self.blocks_shape, np.bool_)
+        blocks.flat[list(indices)] = True
+        rows, columns = self.edges
+        return [
+            Window(rows[w.y], columns[w.x], rows[w.y + w.height] - rows[w.y], columns[w.x + w.width] - columns[w.x])
+            for w in rectangles(blocks)
+        ]
+
     def reduce(self, tile_map: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.float32]:
         """From a model's map of a tile, at input px, to its `map_window` on the working grid, by averaging."""
         outer, inner = self.tile_window(index), self.map_window(index)
-        means = tile_map.reshape(outer.height, self.factor, outer.width, self.factor).mean(axis=(1, 3))
         y, x = inner.y - outer.y, inner.x - outer.x
-        return np.ascontiguousarray(means[y : y + inner.height, x : x + inner.width])
+        rows, columns = Window(y, x, inner.height, inner.width).scaled(self.factor).slices
+        sums = tile_map[rows, columns].reshape(inner.height, self.factor, -1).sum(axis=1)
+        total = sum(sums[:, offset :: self.factor] for offset in range(self.factor))
+        return np.asarray(total / np.float32(self.factor**2))
 
     def blend(self, index: int, tile_map: Callable[[int], npt.NDArray[np.float32] | None]) -> npt.NDArray[np.float32]:
         """A block's probabilities from the maps of its own and the neighbouring tiles.

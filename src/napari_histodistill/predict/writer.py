@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +15,7 @@ from napari_histodistill.study import StudyError, TissueOnGrid
 from napari_histodistill.study.files import DamagedError, ForbiddenError, put_in_place, way_out, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
     from napari_histodistill.study import Run
 
     FloatMap = npt.NDArray[np.float32]
+
+LAND_S = 1.0
+"""How long tiles wait at most to be written, once one was."""
 
 
 class TileStore:
@@ -71,6 +77,8 @@ class TileStore:
 class BlockWriter:
     """Takes the maps of tiles as they come; only one thread may call it.
 
+    Blocks are written together with others of the same `LAND_S`, since their lower levels have chunks in common.
+
     Parameters
     ----------
     needed : set of int
@@ -82,6 +90,8 @@ class BlockWriter:
         self._needed = needed
         self._finished = run.record.finished
         self._store = TileStore(run.tiles)
+        self._fresh: set[int] = set()
+        self._landed_at = -math.inf
 
     def missing(self) -> set[int]:
         """Tiles that are still to be computed."""
@@ -92,10 +102,11 @@ class BlockWriter:
 
     def finish_stored(self) -> list[TileDone]:
         """Finish the blocks whose tiles a killed run had computed but not yet put together."""
-        return self._land(self._needed - self._finished)
+        with self._storing():
+            return self._land(self._needed - self._finished)
 
     def take(self, index: int, tile_map: FloatMap, unreadable: Sequence[Window] = ()) -> list[TileDone]:
-        """Keep a tile's reduced map, and write every block that it completes, and its own in any case.
+        """Keep a tile's reduced map; if the last landing was `LAND_S` ago, `land`.
 
         Parameters
         ----------
@@ -110,29 +121,48 @@ class BlockWriter:
         StudyError
             If the disk is full or the folder cannot be written.
         """
-        try:
+        with self._storing():
             self._note_unreadable(unreadable)
             self._store.save(index, tile_map)
-            around = self._surroundings(index) - self._finished
-            return self._land(around, preview=index)
+        self._fresh.add(index)
+        return self.land() if time.monotonic() - self._landed_at >= LAND_S else []
+
+    def land(self) -> list[TileDone]:
+        """Write every block that the tiles taken since the last time complete, and their own in any case.
+
+        Raises
+        ------
+        StudyError
+            As `take`.
+        """
+        around = {block for index in self._fresh for block in self._surroundings(index)}
+        with self._storing():
+            landed = self._land(around - self._finished, previews=self._fresh)
+        self._fresh, self._landed_at = set(), time.monotonic()
+        return landed
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise StudyError(
                 f"{self._run.folder} cannot be written ({error.strerror}): free disk space, then resume."
             ) from error
 
-    def _land(self, blocks: set[int], preview: int | None = None) -> list[TileDone]:
-        landed = []
-        for block in sorted(blocks):
-            complete = all(index in self._store for index in self._surroundings(block))
-            if complete or block == preview:
-                self._write(block)
-                landed.append(TileDone(*self._tiling.block_window(block)))
-            if complete:
-                self._run.finish_block(block)
-        for index in {tile for block in blocks for tile in self._surroundings(block)}:
+    def _land(self, blocks: set[int], previews: Collection[int] = ()) -> list[TileDone]:
+        complete = {block for block in blocks if all(index in self._store for index in self._surroundings(block))}
+        written = sorted(complete.union(blocks.intersection(previews)))
+        for block in written:
+            self._write(block)
+        for window in self._tiling.merged(written):
+            self._run.probability.reduce(*window)
+        if complete:
+            self._run.finish_blocks(complete)
+        for index in {tile for block in complete for tile in self._surroundings(block)}:
             if self._surroundings(index) <= self._finished:
                 self._store.discard(index)
-        return landed
+        return [TileDone(*self._tiling.block_window(block)) for block in written]
 
     def _surroundings(self, index: int) -> set[int]:
         return self._needed.intersection(self._tiling.neighbours(index))
@@ -141,7 +171,7 @@ class BlockWriter:
         window = self._tiling.block_window(block)
         probability = np.rint(255 * self._tiling.blend(block, self._store.load)).astype(np.uint8)
         probability[self._tissue[window.slices] != TISSUE] = 0
-        self._run.probability.write(window.y, window.x, probability)
+        self._run.probability.put(window.y, window.x, probability)
 
     def _note_unreadable(self, windows: Sequence[Window]) -> None:
         """Record what the slide could not read, before its tile is kept: a resumed run does not read it again."""

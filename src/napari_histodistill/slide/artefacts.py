@@ -128,7 +128,7 @@ def _measure_blocks(slide: Slide, shape: tuple[int, int], tissue: Mask, glass: F
                 continue
             height, width = (size * _BLOCK for size in share[part].shape)
             pixels = slide.read_resampled(shape, row * _BLOCK, col * _BLOCK, height, width, added=True)
-            fine[part], coarse[part] = focus_measure(optical_density(pixels, glass)[..., 1])
+            fine[part], coarse[part] = focus_measure(optical_density(pixels[..., 1], glass[1]))
     return _Blocks(fine, coarse, share)
 
 

@@ -14,8 +14,9 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import zarr
@@ -213,18 +214,31 @@ class Pyramid:
             If the disk is full or the folder is gone or cannot be written.
         """
         with writing(self.folder):
-            (self.folder / "zarr.json").stat()  # zarr would make the folders anew where a disk is away for the moment
-            self.levels[0][y : y + block.shape[0], x : x + block.shape[1]] = block
+            self.put(y, x, block)
             self.reduce(y, x, *block.shape)
 
+    def put(self, y: int, x: int, block: UInt8) -> None:
+        """Write a block into the finest level alone, where `reduce` follows for several at once."""
+        (self.folder / "zarr.json").stat()  # zarr would make the folders anew where a disk is away for the moment
+        self.levels[0][y : y + block.shape[0], x : x + block.shape[1]] = block
+
     def reduce(self, y: int, x: int, height: int, width: int) -> None:
-        """Bring what lies under a window of the finest level up to date."""
-        reduce = _reduce_image if self.kind == "image" else _reduce_labels
-        top, bottom, left, right = y, y + height, x, x + width
-        for fine, coarse in zip(self.levels, self.levels[1:], strict=False):
-            top, bottom = _covered(top, bottom, fine.shape[0], coarse.shape[0])
-            left, right = _covered(left, right, fine.shape[1], coarse.shape[1])
-            coarse[top:bottom, left:right] = reduce(fine, coarse.shape, top, bottom, left, right)
+        """Bring what lies under a window of the finest level up to date; of the levels only the finest is read."""
+        shrink = _shrink_image if self.kind == "image" else _shrink_labels
+        shapes = [level.shape for level in self.levels]
+        rows, columns = (
+            _spans([shape[axis] for shape in shapes], start, start + size)
+            for axis, (start, size) in enumerate([(y, height), (x, width)])
+        )
+        values = np.asarray(self.levels[0][slice(*rows[0].needed), slice(*columns[0].needed)])
+        for fine, coarse, level in zip(range(len(shapes)), range(1, len(shapes)), self.levels[1:], strict=False):
+            for axis, spans in enumerate((rows, columns)):
+                sizes = shapes[fine][axis], shapes[coarse][axis]
+                values = shrink(values, axis, sizes, spans[fine].needed[0], spans[coarse].needed)
+            values = np.rint(values).astype(np.uint8)
+            level[slice(*rows[coarse].changed), slice(*columns[coarse].changed)] = values[
+                rows[coarse].within, columns[coarse].within
+            ]
 
 
 def level_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
@@ -273,35 +287,56 @@ def _dataset(path: str, grid: WorkingGrid) -> dict[str, Any]:
     return {"path": path, "coordinateTransformations": transformations}
 
 
-def _covered(start: int, stop: int, fine: int, coarse: int) -> tuple[int, int]:
-    """Coarse pixels that share area with fine pixels start..stop of a length."""
-    return start * coarse // fine, -(-stop * coarse // fine)
+class _Span(NamedTuple):
+    """Pixels of a level along an axis: those that a change concerns, and those that its coarser levels follow from."""
+
+    changed: tuple[int, int]
+    needed: tuple[int, int]
+
+    @property
+    def within(self) -> slice:
+        """Of the needed pixels, those that are changed."""
+        return slice(self.changed[0] - self.needed[0], self.changed[1] - self.needed[0])
 
 
-def _reduce_image(fine: zarr.Array[Any], shape: tuple[int, ...], top: int, bottom: int, left: int, right: int) -> UInt8:
-    rows, row_weights = _area_weights(fine.shape[0], shape[0], top, bottom)
-    columns, column_weights = _area_weights(fine.shape[1], shape[1], left, right)
-    source = np.asarray(fine[rows, columns], dtype=np.float32)
-    return np.rint(row_weights @ source @ column_weights.T).astype(np.uint8)
+def _spans(sizes: list[int], start: int, stop: int) -> list[_Span]:
+    """Per level, finest first, what a change of fine pixels start..stop concerns."""
+    changed = [(start, stop)]
+    for fine, coarse in pairwise(sizes):
+        first, last = changed[-1]
+        changed.append((first * coarse // fine, -(-last * coarse // fine)))
+    needed = changed[-1:]
+    for coarse, fine in pairwise(sizes[::-1]):
+        first, last = needed[0]
+        needed.insert(0, (first * fine // coarse, -(-last * fine // coarse)))
+    return [_Span(*pair) for pair in zip(changed, needed, strict=True)]
 
 
-def _area_weights(fine: int, coarse: int, start: int, stop: int) -> tuple[slice, npt.NDArray[np.float32]]:
-    """Fine pixels under coarse pixels start..stop, and the share of each in their means: ``(stop - start, n)``."""
-    edges = np.arange(start, stop + 1) * (fine / coarse)
-    first, last = start * fine // coarse, -(-stop * fine // coarse)
-    pixels = np.arange(first, last)
-    low, high = edges[:-1, None], edges[1:, None]
-    overlap = np.clip(np.minimum(high, pixels + 1) - np.maximum(low, pixels), 0, None)
-    return slice(first, last), (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
+def _shrink_image(
+    values: npt.NDArray[Any], axis: int, sizes: tuple[int, int], first: int, wanted: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """Means over the exact areas of coarse pixels ``wanted``, along an axis; ``values`` begin at fine pixel ``first``.
+
+    No matrix product: few weights are not zero, and a threaded one keeps a core busy waiting for long after.
+    """
+    fine, coarse = sizes
+    edges = np.arange(wanted[0], wanted[1] + 1) * (fine / coarse)
+    low, high = edges[:-1], edges[1:]
+    pixels = np.arange(wanted[0], wanted[1]) * fine // coarse
+    total = np.zeros([len(pixels) if i == axis else size for i, size in enumerate(values.shape)], np.float32)
+    for pixel in (pixels, pixels + 1, pixels + 2):
+        weights = np.clip(np.minimum(high, pixel + 1) - np.maximum(low, pixel), 0, None) / (high - low)
+        if weights.any():
+            taken = values.take(np.minimum(pixel - first, values.shape[axis] - 1), axis)
+            total += taken * np.expand_dims(weights.astype(np.float32), 1 - axis)
+    return total
 
 
-def _reduce_labels(
-    fine: zarr.Array[Any], shape: tuple[int, ...], top: int, bottom: int, left: int, right: int
-) -> UInt8:
-    rows = pixels_at_centres(fine.shape[0], shape[0], top, bottom)
-    columns = pixels_at_centres(fine.shape[1], shape[1], left, right)
-    window = np.asarray(fine[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
-    return window[np.ix_(rows - rows[0], columns - columns[0])]
+def _shrink_labels(
+    values: npt.NDArray[Any], axis: int, sizes: tuple[int, int], first: int, wanted: tuple[int, int]
+) -> npt.NDArray[Any]:
+    """The labels at the centres of coarse pixels ``wanted``, along an axis."""
+    return values.take(pixels_at_centres(*sizes, *wanted) - first, axis)
 
 
 def pixels_at_centres(fine: int, coarse: int, start: int, stop: int) -> npt.NDArray[np.intp]:

@@ -23,7 +23,7 @@ from napari_histodistill.study.files import (
 from napari_histodistill.study.pyramid import Pyramid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from napari_histodistill.slide.grid import WorkingGrid
@@ -124,9 +124,9 @@ class Run:
             self.save()
             raise
 
-    def finish_block(self, index: int) -> None:
-        """Record that a block's final pixels are on disk."""
-        self.record.finished.add(index)
+    def finish_blocks(self, indices: Iterable[int]) -> None:
+        """Record that the final pixels of blocks are on disk."""
+        self.record.finished.update(indices)
         self.save()
 
     def require_same(self, settings: dict[str, Any]) -> None:
