@@ -328,6 +328,29 @@ def test_a_result_with_damage_in_several_levels_is_mended_and_what_was_lost_stay
     assert check(study).findings == []
 
 
+@pytest.mark.parametrize("length", range(6))
+def test_a_chunk_that_was_cut_off_within_its_head_is_damage(study, slide, length):
+    chunk = slide / "runs" / "0001" / "probability.ome.zarr" / "0" / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:length])
+    assert [finding.path for finding in check(study).damaged] == [f"slides/{slide.name}/runs/0001/probability.ome.zarr"]
+
+
+@pytest.mark.parametrize(
+    "record", ["slides/*/slide.json", "slides/*/runs/0001/run.json", "distillations/0001/state.json"]
+)
+def test_a_record_of_which_only_the_copy_is_there_is_told_and_put_back(study, record):
+    (path,) = study.glob(record)
+    before = path.read_bytes()
+    path.unlink()
+    report = check(study)
+    where = path.relative_to(study)
+    assert [finding.path for finding in report.damaged] == [str(where)]
+    assert [finding.path for finding in report.unchecked] == [str(where.parent)]
+    assert check(study, repair=True).sound
+    assert path.read_bytes() == before
+    assert check(study).findings == []
+
+
 def test_a_damaged_mask_is_computed_anew(study, slide):
     (entry,) = Study.open(study).slides()
     before = entry.pseudo_mask()[:]

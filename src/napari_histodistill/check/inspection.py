@@ -202,6 +202,16 @@ class Inspection:
             return spare, ""
         return None, problem
 
+    def awaits_its_copy(self, path: Path, document: dict[str, Any] | None) -> bool:
+        """Whether a document is missing and only its copy was read: what it belongs to cannot be opened until a repair.
+
+        It is told that the rest of its folder was not checked.
+        """
+        waits = document is not None and not path.exists()
+        if waits:
+            self.unchecked(path.parent, f"cannot be opened without {path.name}")
+        return waits
+
     def read_one(self, path: Path, kind: str, version: int) -> tuple[dict[str, Any] | None, str]:
         """A document by itself; None, and what is wrong, if it cannot be read."""
         self.report.files += 1

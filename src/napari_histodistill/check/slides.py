@@ -40,6 +40,8 @@ def check_slide(inspection: Inspection, folder: Path, control: JobControl) -> No
     """
     record = folder / "slide.json"
     document, problem = inspection.document(record, SLIDE_FORMAT, VERSION)
+    if inspection.awaits_its_copy(record, document):
+        return
     try:
         entry = StudySlide.open(folder) if document is not None else None
     except DamagedError as error:  # and not a link in the folder, which is told by itself: the record is sound
@@ -191,6 +193,8 @@ def _check_run(inspection: Inspection, entry: StudySlide, folder: Path, control:
         )
         return
     document, problem = inspection.document(record, RUN_FORMAT, RUN_VERSION, copied=lambda _: False)
+    if inspection.awaits_its_copy(record, document):
+        return
     run = None
     heads = settle_heads(inspection, folder / "probability.ome.zarr", Plan(entry.grid, "image", "tumour probability"))
     if document is not None and heads:
