@@ -95,11 +95,14 @@ class Gate:
         pause = time.thread_time()
         self._open.clear()
         with torch.inference_mode():
-            inputs = [torch.rand(s).contiguous(memory_format=torch.channels_last) for s in set(self._shapes)]
+            inputs = [torch.rand(s, device=self.device) for s in set(self._shapes)]
+            inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
             by_shape = {tuple(x.shape): x for x in inputs}
             bare_wall, bare_cpu = time.perf_counter(), time.thread_time()
             for shape in self._shapes:
                 self._forward(by_shape[shape])
+            if self.device.startswith("cuda"):
+                torch.cuda.synchronize()
             bare_wall, bare_cpu = time.perf_counter() - bare_wall, time.thread_time() - bare_cpu
         self.wall.append((wall, bare_wall))
         self.cpu.append((cpu - self._since[1], bare_cpu))
@@ -126,6 +129,17 @@ def test_a_run_beside_the_bare_network(build, tmp_path, bench, monkeypatch, side
     bench.add(f"predict_network_share_of_cpu{name}", shares)
     bench.add(f"predict_cost_per_mm2{name or '_100mm2'}", [cpu / tile / summary.tissue_mm2], unit="bare tiles")
     assert statistics.median(shares) > 0.5
+
+
+def test_a_run_beside_the_bare_network_on_a_gpu(build, tmp_path, bench, monkeypatch):
+    if not torch.cuda.is_available():
+        bench.missing("predict_efficiency_gpu", "no GPU", target=0.9)
+        pytest.skip("there is no GPU")
+    gate = Gate(load_model("bundled", "cuda"), monkeypatch)
+    path = sparse_slide(build, 45_056, side=39_936)
+    predict_slide(PredictRequest(path, tmp_path / "study", device="cuda"), InlineControl(), gate)
+    bench.add("predict_efficiency_gpu", [bare / whole for whole, bare in gate.wall], target=0.9)
+    assert gate.wall
 
 
 def test_a_thousand_mm2_cost_no_more_each(build, tmp_path, bench):
