@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import resource
 import sys
 
 import numpy as np
 import pytest
 
 from napari_histodistill.heap import kept_heap
+
+resource = pytest.importorskip("resource", reason="Windows has none")
 
 PAGES = 16_000
 """Of 4 KiB, 62 MiB: more than glibc keeps by itself."""

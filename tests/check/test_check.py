@@ -29,6 +29,7 @@ from napari_histodistill.study import (
     AuditPatch,
     Corrections,
     FileLock,
+    Pyramid,
     RunState,
     SlideLabel,
     Study,
@@ -174,6 +175,15 @@ def test_an_audit_comes_back_from_its_copy_and_without_one_its_loss_is_told(stud
     assert not (slide / "audit.json").exists()
 
 
+@pytest.mark.parametrize("name", ["audit.json", "audit.json.copy"])
+def test_a_damaged_document_is_told_once_with_what_is_wrong_and_no_advice_cut_short(study, slide, name):
+    write_audit(slide, AN_AUDIT)
+    path = slide / name
+    path.write_text(path.read_text().replace('"seed": 1', '"seed": 7'))
+    (finding,) = check(study).findings
+    assert finding.problem == "is not as it was written (its checksum differs)"
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -295,6 +305,50 @@ def test_a_lost_piece_of_a_result_counts_as_unreadable_and_the_mask_follows(stud
     assert (mask[:256, :256] == OUTSIDE).all()
     assert (mask[256:, :] == NORMAL).all()
     assert check(study).damaged == []
+
+
+def test_a_result_with_damage_in_several_levels_is_mended_and_what_was_lost_stays_told(study, slide, monkeypatch):
+    pyramid = slide / "runs" / "0001" / "probability.ome.zarr"
+    for level in "01":
+        spoil(pyramid / level / "c" / "0" / "0")
+
+    def ended(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pyramid, "reduce", ended)
+        with pytest.raises(KeyboardInterrupt):
+            check(study, repair=True)
+    check(study, repair=True)
+    run = Study.open(study).slides()[0].run
+    assert run.record.unreadable == [(0, 0, 256, 256)]
+    fine, coarse = (level[:] for level in run.probability.levels[:2])
+    assert (fine[:256, :256] == 0).all()
+    assert (coarse[:128, :128] == 0).all()
+    assert check(study).findings == []
+
+
+@pytest.mark.parametrize("length", range(6))
+def test_a_chunk_that_was_cut_off_within_its_head_is_damage(study, slide, length):
+    chunk = slide / "runs" / "0001" / "probability.ome.zarr" / "0" / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:length])
+    assert [finding.path for finding in check(study).damaged] == [f"slides/{slide.name}/runs/0001/probability.ome.zarr"]
+
+
+@pytest.mark.parametrize(
+    "record", ["slides/*/slide.json", "slides/*/runs/0001/run.json", "distillations/0001/state.json"]
+)
+def test_a_record_of_which_only_the_copy_is_there_is_told_and_put_back(study, record):
+    (path,) = study.glob(record)
+    before = path.read_bytes()
+    path.unlink()
+    report = check(study)
+    where = path.relative_to(study)
+    assert [finding.path for finding in report.damaged] == [str(where)]
+    assert [finding.path for finding in report.unchecked] == [str(where.parent)]
+    assert check(study, repair=True).sound
+    assert path.read_bytes() == before
+    assert check(study).findings == []
 
 
 def test_a_damaged_mask_is_computed_anew(study, slide):

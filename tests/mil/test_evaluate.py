@@ -15,6 +15,9 @@ from napari_histodistill.metrics import MEASURES
 from napari_histodistill.mil import DatasetError, evaluate_model, load_dataset
 from napari_histodistill.mil.evaluate import choose_images, predict_bag
 from napari_histodistill.nets import Architecture, ModelCard, Training, load_model
+from napari_histodistill.nets.masking import MaskSettings
+from napari_histodistill.predict.mask import mask_from_probability
+from napari_histodistill.slide.labels import TUMOUR
 
 CARD = ModelCard("a model", Architecture("efficientnet-lite0", (1.0,)), mpp=1.5)
 
@@ -51,7 +54,7 @@ def test_a_perfect_model_scores_nearly_one_across_resolutions(red_square):
 
 def test_the_probability_map_shares_the_edges_of_the_mask(red_square):
     (bag, _) = red_square.bags
-    probability = predict_bag(Redness(), bag, (150, 180))
+    probability, _ = predict_bag(Redness(), bag, (150, 180), CARD.mask_settings)
     inside = np.argwhere(probability >= 0.5)
     assert abs(inside.min(0) - (30, 45)).max() <= 1
     assert abs(inside.max(0) - (89, 119)).max() <= 1
@@ -73,6 +76,19 @@ def test_a_lone_spot_counts_as_tumour_unless_support_is_asked_for(red_square):
     assert evaluate_model(Redness(), positive, split="all", support=0.5).to_json()["dice_pooled"] > 0.98
     strict = evaluate_model(Redness(), positive, split="all", support=0.9).to_json()
     assert (strict["dice_pooled"], strict["support"]) == (0, 0.9)
+
+
+def test_the_mask_of_an_image_is_that_of_a_slide_with_support_before_smoothing(tmp_path):
+    red = np.indices((120, 120)).sum(0) % 2 * np.uint8(255)  # smoothed it is even, and has less support
+    Image.fromarray(np.stack([red, red, red], -1).astype(np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.full_like(red, 255, np.uint8)).save(tmp_path / "m.png")
+    (tmp_path / "set.csv").write_text("image,label,mask,patient,split,mpp\na.png,1,m.png,A,test,1.5\n")
+    (bag,) = load_dataset(tmp_path / "set.csv").bags
+    settings = MaskSettings(0.4, 4.0, 0.7)
+    _, mask = predict_bag(Redness(), bag, red.shape, settings)
+    on_slide = mask_from_probability(red.astype(np.uint8), np.ones_like(red, np.uint8), settings, (1.5, 1.5))
+    np.testing.assert_array_equal(mask, on_slide == TUMOUR)
+    assert mask.all()
 
 
 def test_the_result_is_json_with_intervals_that_hold_the_measures(red_square):

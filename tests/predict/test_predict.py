@@ -232,6 +232,13 @@ def test_resume_of_a_complete_run_computes_nothing_and_takes_a_new_threshold(pre
     assert again.mean_probability == first["mean_probability"]
 
 
+def test_tiles_that_a_kill_left_behind_go_with_the_next_resume(predicted, fake_model):
+    folder = entry_of(predicted).run.tiles
+    np.save(folder / "4.npy", np.zeros((4, 4), np.float32))  # its block and all around it are finished
+    predict_slide(dataclasses.replace(predicted, resume=True), SILENT, fake_model())
+    assert list(folder.iterdir()) == []
+
+
 def test_resume_without_an_earlier_run_starts_one(request_, fake_model):
     assert predict_slide(dataclasses.replace(request_, resume=True), SILENT, fake_model()).tiles_computed == 9
 

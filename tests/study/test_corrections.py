@@ -27,6 +27,7 @@ from napari_histodistill.study import (
     journal,
     timeline,
 )
+from napari_histodistill.study.compaction import Compacted
 from napari_histodistill.study.pyramid import Pyramid
 
 
@@ -123,6 +124,33 @@ def test_acknowledged_strokes_survive_a_kill_at_any_moment(entry, tmp_path):
         entry.all_corrections().compact()
         np.testing.assert_array_equal(whole(entry), found)
     assert acknowledged > 8
+
+
+@pytest.mark.parametrize("step", ["begin_anew", "forget_mark", "take_in"])
+def test_whoever_reads_while_the_array_is_made_anew_misses_nothing(entry, monkeypatch, tmp_path, step):
+    paint(entry, 5)
+    expected, stop = after(5, entry.grid.shape), InterruptedError
+    painter, plain = entry.all_corrections(), Compacted.window
+    painter.compact()
+
+    def then_mended(self, *window):
+        monkeypatch.undo()
+        finish = getattr(Compacted, step)
+
+        def half_way(self, *args):
+            if step != "take_in":
+                finish(self, *args)
+            raise stop
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Compacted, step, half_way)
+            with pytest.raises(stop):
+                painter.mend(lambda path: None, lambda folder: folder.rename(tmp_path / "aside"))
+        return plain(self, *window)
+
+    monkeypatch.setattr(Compacted, "window", then_mended)
+    np.testing.assert_array_equal(whole(entry), expected)
+    np.testing.assert_array_equal(whole(entry), expected)
 
 
 def test_a_crash_between_array_and_mark_applies_nothing_twice(entry, often, monkeypatch):

@@ -88,6 +88,15 @@ def test_lower_levels_of_several_blocks_at_once_are_those_of_one_after_the_other
         assert np.array_equal(one[:], other[:])
 
 
+def test_a_damaged_chunk_that_is_to_be_changed_is_a_sentence(tmp_path):
+    pyramid = Pyramid.create(tmp_path / "a", WorkingGrid((1024, 1024), (1024, 1024), (1, 1)), "image", name="x")
+    whole = np.arange(512 * 512, dtype=np.uint32).reshape(512, 512).astype(np.uint8)
+    pyramid.write(0, 0, whole)
+    (tmp_path / "a" / "1" / "c" / "0" / "0").write_bytes(b"no chunk")
+    with pytest.raises(StudyError, match="cannot be read"):
+        pyramid.write(0, 500, whole)
+
+
 def test_a_square_has_its_edges_at_the_same_place_in_every_level(tmp_path, odd_grid):
     """Area times value is kept, and so is the centre of mass, in µm."""
     pyramid = Pyramid.create(tmp_path / "a", odd_grid, "image", name="x")

@@ -68,17 +68,19 @@ def damaged_chunks(inspection: Inspection, pyramid: Pyramid) -> Iterator[tuple[i
                 yield level, path, (y, x, min(height, array.shape[0] - y), min(width, array.shape[1] - x))
 
 
+def compute_anew(inspection: Inspection, pyramid: Pyramid, damaged: list[tuple[int, Path, Window]]) -> None:
+    """Move damaged chunks of any level aside, and compute from the finest level what lies under them."""
+    inspection.set_aside(*(path for _, path, _ in damaged))
+    for level, _, (y, x, height, width) in damaged:
+        (fine, across), (coarse, along) = pyramid.shape, pyramid.levels[level].shape
+        top, left = y * fine // coarse, x * across // along
+        bottom, right = -(-(y + height) * fine // coarse), -(-(x + width) * across // along)
+        with writing(pyramid.folder):
+            pyramid.reduce(top, left, min(bottom, fine) - top, min(right, across) - left)
+
+
 def settle_coarse(inspection: Inspection, pyramid: Pyramid, damaged: list[tuple[int, Path, Window]]) -> None:
     """Compute chunks of the coarser levels anew from the finest."""
-
-    def mend() -> None:
-        inspection.set_aside(*(path for _, path, _ in damaged))
-        for level, _, (y, x, height, width) in damaged:
-            (fine, across), (coarse, along) = pyramid.shape, pyramid.levels[level].shape
-            top, left = y * fine // coarse, x * across // along
-            bottom, right = -(-(y + height) * fine // coarse), -(-(x + width) * across // along)
-            with writing(pyramid.folder):
-                pyramid.reduce(top, left, min(bottom, fine) - top, min(right, across) - left)
-
     problem = f"{len(damaged)} chunk(s) of its coarser levels are damaged"
-    inspection.found(pyramid.folder, problem, "compute them anew from the finest level", mend)
+    remedy = "compute them anew from the finest level"
+    inspection.found(pyramid.folder, problem, remedy, lambda: compute_anew(inspection, pyramid, damaged))

@@ -37,6 +37,8 @@ def check_distillation(inspection: Inspection, folder: Path) -> None:
         _settle_beginning(inspection, folder)
         return
     document, problem = inspection.document(state, FORMAT, VERSION)
+    if inspection.awaits_its_copy(state, document):
+        return
     rounds = None
     if document is not None:
         try:

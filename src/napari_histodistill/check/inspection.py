@@ -13,6 +13,7 @@ from napari_histodistill.study.files import (
     StudyError,
     copy_of,
     read_one_document,
+    way_out,
     write_atomically,
     writing,
 )
@@ -171,15 +172,15 @@ class Inspection:
         return target
 
     def document(
-        self, path: Path, kind: str, version: int, *, always_copied: bool = True
+        self, path: Path, kind: str, version: int, *, copied: Callable[[dict[str, Any]], bool] = lambda _: True
     ) -> tuple[dict[str, Any] | None, str]:
         """A document or its copy, each mended from the other; None, and what is wrong, if neither can be read.
 
         Parameters
         ----------
         path, kind, version
-        always_copied : bool
-            Whether a copy that says something else is out of date.
+        copied : callable
+            Whether, of a document that says this, a copy that says something else is out of date.
 
         Raises
         ------
@@ -192,7 +193,7 @@ class Inspection:
         if main is not None:
             if spare is None and copy.exists():
                 self.found(copy, spare_problem, "write it anew", lambda: self._replace(copy, path))
-            elif spare is not None and always_copied and spare != main:
+            elif spare is not None and spare != main and copied(main):
                 problem = "is older than what it is a copy of"  # a kill, or a full disk, came between the two
                 self.found(copy, problem, "write it anew", lambda: self._replace(copy, path), harmless=True)
             return main, ""
@@ -201,13 +202,23 @@ class Inspection:
             return spare, ""
         return None, problem
 
+    def awaits_its_copy(self, path: Path, document: dict[str, Any] | None) -> bool:
+        """Whether a document is missing and only its copy was read: what it belongs to cannot be opened until a repair.
+
+        It is told that the rest of its folder was not checked.
+        """
+        waits = document is not None and not path.exists()
+        if waits:
+            self.unchecked(path.parent, f"cannot be opened without {path.name}")
+        return waits
+
     def read_one(self, path: Path, kind: str, version: int) -> tuple[dict[str, Any] | None, str]:
         """A document by itself; None, and what is wrong, if it cannot be read."""
         self.report.files += 1
         try:
             return read_one_document(path, kind, version), ""
         except DamagedError as error:
-            return None, str(error).removeprefix(f"{path} ").rpartition(": ")[0]
+            return None, str(error).removeprefix(f"{path} ").removesuffix(f": {way_out(path)}.")
         except StudyError as error:
             if path.exists() or error.__cause__ is None:
                 raise

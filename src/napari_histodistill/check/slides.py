@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_histodistill.check.arrays import damaged_chunks, settle_coarse, settle_heads
+from napari_histodistill.check.arrays import compute_anew, damaged_chunks, settle_coarse, settle_heads
 from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict.predict import write_pseudo_mask
 from napari_histodistill.slide.grid import WorkingGrid
@@ -40,6 +40,8 @@ def check_slide(inspection: Inspection, folder: Path, control: JobControl) -> No
     """
     record = folder / "slide.json"
     document, problem = inspection.document(record, SLIDE_FORMAT, VERSION)
+    if inspection.awaits_its_copy(record, document):
+        return
     try:
         entry = StudySlide.open(folder) if document is not None else None
     except DamagedError as error:  # and not a link in the folder, which is told by itself: the record is sound
@@ -69,15 +71,18 @@ def _check_record(inspection: Inspection, entry: StudySlide, record: Record[Any]
     path = record.path(entry.folder)
     if not path.exists() and not copy_of(path).exists():
         return
-    document, problem = inspection.document(path, record.kind, record.version, always_copied=False)
+
+    def can_be(document: dict[str, Any]) -> bool:
+        return not record.problem(document, entry.grid)
+
+    document, problem = inspection.document(path, record.kind, record.version, copied=can_be)
     if document is not None:
         said = record.problem(document, entry.grid)
         if not said:
-            inspection.document(path, record.kind, record.version)  # what it says can be, so its copy may follow it
             return
         problem = f"says what cannot be ({said})"
         spare = inspection.read_one(copy_of(path), record.kind, record.version)[0]
-        if spare is not None and not record.problem(spare, entry.grid):
+        if spare is not None and can_be(spare):
             inspection.put_copy_back(path, problem)
             return
     remedy = "move it aside"
@@ -187,7 +192,9 @@ def _check_run(inspection: Inspection, entry: StudySlide, folder: Path, control:
             folder, "has no record, so it is no run", remedy, lambda: inspection.set_aside(folder), harmless=True
         )
         return
-    document, problem = inspection.document(record, RUN_FORMAT, RUN_VERSION, always_copied=False)
+    document, problem = inspection.document(record, RUN_FORMAT, RUN_VERSION, copied=lambda _: False)
+    if inspection.awaits_its_copy(record, document):
+        return
     run = None
     heads = settle_heads(inspection, folder / "probability.ome.zarr", Plan(entry.grid, "image", "tumour probability"))
     if document is not None and heads:
@@ -217,14 +224,12 @@ def _check_probability(inspection: Inspection, run: Run) -> bool:
     fine = [(path, window) for level, path, window in damaged if level == 0]
 
     def mend() -> None:
-        inspection.set_aside(*(path for path, _ in fine))
-        for _, (y, x, height, width) in fine:
-            pyramid.reduce(y, x, height, width)
         if run.record.state is RunState.COMPLETE:
             run.record.unreadable.extend(window for _, window in fine if window not in run.record.unreadable)
         else:
             run.record.finished = set()
-        run.save()
+        run.save()  # first: chunks that are gone read as no tumour, and nothing would tell that they were lost
+        compute_anew(inspection, pyramid, damaged)
 
     if fine:
         y, x = fine[0][1][:2]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from napari_histodistill.metrics import score_image, summarise
-from napari_histodistill.mil.evaluate import mask_of, pixel_size, predict_bag
+from napari_histodistill.mil.evaluate import predict_bag
 from napari_histodistill.mil.train import bag_score
 
 if TYPE_CHECKING:
@@ -85,9 +85,8 @@ class MaskEvidence:
         scores = []
         for bag in self.bags.bags:
             truth = bag.read_truth()
-            probability = predict_bag(model, bag, truth.shape, model.card.smoothing_um, self.reference)
+            _, mask = predict_bag(model, bag, truth.shape, model.card.mask_settings, self.reference)
             # label 0: no Hausdorff distance, which nobody asks for here
-            mask = mask_of(probability, model.card.mask_settings, pixel_size(bag, truth.shape))
             scores.append(score_image(mask, truth, 0, bag.patient))
         return summarise(scores)["miou"] if any(bag.label for bag in self.bags.bags) else None
 

@@ -126,9 +126,8 @@ def evaluate_model(
         if control is not None:
             control.checkpoint()
         truth = bag.read_truth()
-        probability = predict_bag(model, bag, truth.shape, settings.smoothing_um, reference)
+        probability, mask = predict_bag(model, bag, truth.shape, settings, reference)
         pixel = pixel_size(bag, truth.shape)
-        mask = mask_of(probability, settings, pixel)
         scores.append(score_image(mask, truth, bag.label, bag.patient, pixel, probability))
         everything = np.ones_like(truth)
         baseline.append(score_image(everything, truth, bag.label, bag.patient, pixel, everything.astype(np.float32)))
@@ -179,31 +178,39 @@ def pixel_size(bag: Bag, shape: tuple[int, ...]) -> tuple[float, float]:
         return bag.mpp * image.height / shape[0], bag.mpp * image.width / shape[1]
 
 
-def mask_of(
-    probability: NDArray[np.float32], settings: MaskSettings, pixel_size_um: tuple[float, float]
-) -> NDArray[np.bool_]:
-    """Tumour in an image whose probabilities (h, w) are smoothed already; all of the image counts as tissue."""
-    mask: NDArray[np.bool_] = probability >= settings.threshold
-    if settings.support > 0 and mask.any():
-        mask &= supported(probability, np.ones_like(mask), settings.support, pixel_size_um)
-    return mask
-
-
 def predict_bag(
     model: Model,
     bag: Bag,
     shape: tuple[int, ...],
-    smoothing_um: float = 0.0,
+    settings: MaskSettings,
     reference: StainStatistics | None = None,
-) -> NDArray[np.float32]:
-    """Tumour probability of an image on a grid of ``shape`` pixels that shares its outer edges, float32 (h, w).
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Smoothed tumour probability of an image, float32 (h, w), and the mask of it, on a grid over the image.
 
-    With a ``reference`` the image's stain is first normalised to it.
+    All of the image counts as tissue. As on slides, support is that of probabilities that were not smoothed.
+
+    Parameters
+    ----------
+    model, bag
+    shape : (h, w)
+        Of the grid, which shares its outer edges with the image.
+    settings : MaskSettings
+    reference : StainStatistics, optional
+        What the image's stain is first normalised to.
     """
     image = bag.read_image(model.card.mpp, reference)
-    probability: NDArray[np.float32] = model.predict(image[None])[0]
-    if smoothing_um > 0:
-        probability = ndimage.gaussian_filter(probability, smoothing_um / model.card.mpp)
+    plain: NDArray[np.float32] = model.predict(image[None])[0]
+    smoothed = plain
+    if settings.smoothing_um > 0:
+        smoothed = ndimage.gaussian_filter(plain, settings.smoothing_um / model.card.mpp)
+    probability = _resized(smoothed, shape)
+    mask: NDArray[np.bool_] = probability >= settings.threshold
+    if settings.support > 0 and mask.any():
+        mask &= supported(_resized(plain, shape), np.ones_like(mask), settings.support, pixel_size(bag, shape))
+    return probability, mask
+
+
+def _resized(probability: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
     if probability.shape == shape:
         return probability
     size = (shape[1], shape[0])

@@ -17,7 +17,7 @@ from napari_histodistill.nets.masking import MaskSettings
 
 FORMAT = "histodistill-model"
 VERSION = 2
-"""Written. Version 1, without `Architecture.attention` and `Training.start`, is read as well."""
+"""Written. Version 1 is read too, without `Architecture.attention` and `Training.start`, and cards without support."""
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "model.safetensors"
 LARGEST_CARD = 1 << 24

@@ -15,7 +15,7 @@ from napari_histodistill.study import StudyError, TissueOnGrid
 from napari_histodistill.study.files import DamagedError, ForbiddenError, put_in_place, way_out, writing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -103,7 +103,9 @@ class BlockWriter:
     def finish_stored(self) -> list[TileDone]:
         """Finish the blocks whose tiles a killed run had computed but not yet put together."""
         with self._storing():
-            return self._land(self._needed - self._finished)
+            landed = self._land(self._needed - self._finished)
+            self._discard(self._needed)  # it may have been killed before it did
+        return landed
 
     def take(self, index: int, tile_map: FloatMap, unreadable: Sequence[Window] = ()) -> list[TileDone]:
         """Keep a tile's reduced map; if the last landing was `LAND_S` ago, `land`.
@@ -159,10 +161,14 @@ class BlockWriter:
             self._run.probability.reduce(*window)
         if complete:
             self._run.finish_blocks(complete)
-        for index in {tile for block in complete for tile in self._surroundings(block)}:
+        self._discard({tile for block in complete for tile in self._surroundings(block)})
+        return [TileDone(*self._tiling.block_window(block)) for block in written]
+
+    def _discard(self, tiles: Iterable[int]) -> None:
+        """Forget the maps of those tiles that no block needs any more."""
+        for index in tiles:
             if self._surroundings(index) <= self._finished:
                 self._store.discard(index)
-        return [TileDone(*self._tiling.block_window(block)) for block in written]
 
     def _surroundings(self, index: int) -> set[int]:
         return self._needed.intersection(self._tiling.neighbours(index))

@@ -89,7 +89,11 @@ class _Limit:
         return isinstance(byte_range, RangeByteRequest) and byte_range.start == 0
 
     def _check_chunk(self, data: memoryview) -> None:
-        if self.codec and _SIZES[self.codec](data, self.chunk) > self.chunk:
+        try:
+            size = _SIZES[self.codec](data, self.chunk) if self.codec else 0
+        except (IndexError, struct.error) as error:
+            raise ChunkError("a chunk ends within its head") from error
+        if size > self.chunk:
             raise ChunkError("a chunk expands to more than its size")
 
 

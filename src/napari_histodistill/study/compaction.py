@@ -7,6 +7,7 @@ again, which changes nothing: they set absolute values.
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -151,6 +152,15 @@ class Compacted:
         except (StudyError, KeyError, TypeError, ValueError):
             return Mark()
         return mark if sound else Mark()
+
+    def stamp(self) -> list[tuple[int, int]]:
+        """What changes when array or journal are made anew, or the array is written to; not at a URL."""
+        found = []
+        for path in (self.mark_path, self._journal.path) if not isinstance(self.folder, UrlPath) else ():
+            with suppress(OSError):
+                about = path.stat()
+                found.append((about.st_ino, about.st_mtime_ns if path == self.mark_path else 0))
+        return found
 
     def sound_mark(self) -> Mark:
         """The mark, brought back where a damaged end of the journal was cut off below it. The lock must be held."""

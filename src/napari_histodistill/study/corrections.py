@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 PENDING_LIMIT: Final = 64
 """Entries that the journal may be ahead of the array."""
 PENDING_BYTES: Final = 4 << 20
+READ_TRIES: Final = 10
 LOCK_TRIES: Final = 500
 """Of 20 ms: whoever appends is patient while another one brings the array up to date."""
 
@@ -120,6 +121,13 @@ class Corrections:
 
     def read(self, y: int, x: int, height: int, width: int) -> UInt8:
         """A window as uint8 (height, width); it must lie inside the grid."""
+        for _ in range(READ_TRIES):
+            stamp, window = self._compacted.stamp(), self._read(y, x, height, width)
+            if self._compacted.stamp() == stamp:
+                break  # else the array may have been made anew meanwhile, and was empty for a moment
+        return window
+
+    def _read(self, y: int, x: int, height: int, width: int) -> UInt8:
         # In this order: what is brought into the array meanwhile, and what came after, is among the entries read last.
         mark = self._compacted.mark()
         window = self._compacted.window(y, x, height, width)
@@ -323,6 +331,7 @@ class Corrections:
                 recovered = [Entry("recovered", kept, sequence=last + 1)] if kept else []
                 keep(self._journal.path)
                 self._journal.create([*scan.entries, *recovered])
+            self._compacted.forget_mark()  # first: whoever reads at this moment then asks the journal for all
             move(self._compacted.folder)
             self._compacted.begin_anew()
             scan = self._journal.scan()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -31,6 +32,8 @@ from napari_histodistill.study.files import DamagedError, ForbiddenError, StudyE
 from napari_histodistill.urls import UrlPath, require_disk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
 
     from napari_histodistill.slide.grid import WorkingGrid
@@ -212,6 +215,8 @@ class Pyramid:
         ------
         StudyError
             If the disk is full or the folder is gone or cannot be written.
+        DamagedError
+            If a chunk that is to be changed in part cannot be read.
         """
         with writing(self.folder):
             self.put(y, x, block)
@@ -220,7 +225,8 @@ class Pyramid:
     def put(self, y: int, x: int, block: UInt8) -> None:
         """Write a block into the finest level alone, where `reduce` follows for several at once."""
         (self.folder / "zarr.json").stat()  # zarr would make the folders anew where a disk is away for the moment
-        self.levels[0][y : y + block.shape[0], x : x + block.shape[1]] = block
+        with self._changing():
+            self.levels[0][y : y + block.shape[0], x : x + block.shape[1]] = block
 
     def reduce(self, y: int, x: int, height: int, width: int) -> None:
         """Bring what lies under a window of the finest level up to date; of the levels only the finest is read."""
@@ -230,15 +236,24 @@ class Pyramid:
             _spans([shape[axis] for shape in shapes], start, start + size)
             for axis, (start, size) in enumerate([(y, height), (x, width)])
         )
-        values = np.asarray(self.levels[0][slice(*rows[0].needed), slice(*columns[0].needed)])
-        for fine, coarse, level in zip(range(len(shapes)), range(1, len(shapes)), self.levels[1:], strict=False):
-            for axis, spans in enumerate((rows, columns)):
-                sizes = shapes[fine][axis], shapes[coarse][axis]
-                values = shrink(values, axis, sizes, spans[fine].needed[0], spans[coarse].needed)
-            values = np.rint(values).astype(np.uint8)
-            level[slice(*rows[coarse].changed), slice(*columns[coarse].changed)] = values[
-                rows[coarse].within, columns[coarse].within
-            ]
+        with self._changing():
+            values = np.asarray(self.levels[0][slice(*rows[0].needed), slice(*columns[0].needed)])
+            for fine, coarse, level in zip(range(len(shapes)), range(1, len(shapes)), self.levels[1:], strict=False):
+                for axis, spans in enumerate((rows, columns)):
+                    sizes = shapes[fine][axis], shapes[coarse][axis]
+                    values = shrink(values, axis, sizes, spans[fine].needed[0], spans[coarse].needed)
+                values = np.rint(values).astype(np.uint8)
+                level[slice(*rows[coarse].changed), slice(*columns[coarse].changed)] = values[
+                    rows[coarse].within, columns[coarse].within
+                ]
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Make a sentence of what zarr and its codecs raise on a damaged chunk that is changed in part."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:
+            raise DamagedError(f"{self.folder} cannot be read ({error}): {way_out(self.folder)}.") from error
 
 
 def level_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
