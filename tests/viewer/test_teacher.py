@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +12,9 @@ from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 
 from napari_histodistill.jobs import JobCancelled, ThreadJob
+from napari_histodistill.nets import read_card
+from napari_histodistill.nets.card import BUNDLED, CARD_NAME
+from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict import TileDone
 from napari_histodistill.slide.labels import TUMOUR
 from napari_histodistill.study import Study
@@ -111,3 +116,26 @@ def test_a_study_that_cannot_be_written_is_told_and_the_teacher_can_be_run_again
     teacher.control.choose_study(teacher.study)
     teacher.control.run()
     assert len(teacher.runner.children) == 1
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_another_model_runs_with_the_mask_settings_of_its_card_unless_they_are_moved(teacher, tmp_path, moved):
+    control = teacher.control
+    control.run()
+    entry, run = begin_on_disk(teacher)
+    with run.replace_pseudo_mask():
+        pass
+    entry.complete_run(run, {"threshold": 0.5, "smoothing_um": 0.0, "support": 0.1})
+    teacher.runner.children[0].done(SimpleNamespace(threshold=0.5, smoothing_um=0.0, support=0.1))
+    teacher.runner.settle()
+    folder = tmp_path / "model"
+    shutil.copytree(BUNDLED["bundled"], folder)
+    card = replace(read_card(folder), threshold=0.3, support=0.2)
+    (folder / CARD_NAME).write_text(card.to_json())
+    control.choose_model(str(folder))
+    assert control.mask_settings == MaskSettings(0.5, 0.0, 0.1)  # of what is on screen
+    if moved:
+        control.set_mask(threshold=0.7)
+    control.run()
+    asked = teacher.runner.children[1].request
+    assert (asked.threshold, asked.support) == ((0.7, 0.1) if moved else (0.3, 0.2))

@@ -114,6 +114,8 @@ class TeacherControl:
         self._work, self._loading, self._opening, self._watching = (Latest(view.runner) for _ in range(4))
         self._looks_without = 0
         self.mask_settings = MaskSettings(0.5)
+        self._next_settings: MaskSettings | None = None
+        """Of a model that was chosen beside the result of another; they hold from its run on."""
         view.moved.connect(self._on_moved)
         view.tissue.changed.connect(self._on_tissue_state)
         view.tissue.mask_changed.connect(self._on_tissue_mask)
@@ -154,6 +156,7 @@ class TeacherControl:
         if self.result is None:
             self.mask_settings = card.mask_settings
         else:
+            self._next_settings = card.mask_settings
             self._stale = True
         self.changed.emit()
 
@@ -182,20 +185,14 @@ class TeacherControl:
 
     def set_mask(self, **changes: float) -> None:
         """Change some of `MaskSettings`; a result follows at once."""
-        self.mask_settings = replace(self.mask_settings, **changes)
+        self.mask_settings, self._next_settings = replace(self.mask_settings, **changes), None
         if self.result is not None:
             self.result.set(self.mask_settings)
 
     # Running
 
     def run(self, *, resume: bool = False) -> None:
-        """Find tissue if that was not done, ask what must be asked, and start the teacher.
-
-        Parameters
-        ----------
-        resume : bool
-            Go on with the run that was stopped.
-        """
+        """Find tissue if need be, ask what must be asked, start the teacher or ``resume`` the run that was stopped."""
         if self.state.busy or self.card is None or self._view.slide.mpp is None or self.problem:
             return
         self._resume = resume
@@ -213,6 +210,8 @@ class TeacherControl:
         self._stopping = self._shows_current_run = False
         self._landed.clear()
         self._opening.cancel()
+        if self._next_settings is not None and not self._resume:
+            self.mask_settings, self._next_settings = self._next_settings, None
         self._work.start(ThreadJob(_prepare, self._preparation()), done=self._launch, failed=self._on_failed)
         self.changed.emit()
 
