@@ -29,7 +29,9 @@ GRID: Final = (10_000, 12_500)
 STROKES, DABS = 6, 6
 
 
-def compare_painting(viewer: Any, folder: Path, *, prediction: bool, strokes: int = STROKES) -> dict[str, Any]:
+def compare_painting(
+    viewer: Any, folder: Path, *, prediction: bool, both: bool = False, strokes: int = STROKES
+) -> dict[str, Any]:
     """Paint in a viewer on a bare layer and on ours, in turn and twice each.
 
     Parameters
@@ -39,7 +41,9 @@ def compare_painting(viewer: Any, folder: Path, *, prediction: bool, strokes: in
     folder : Path
         For the corrections.
     prediction : bool
-        Whether a prediction lies under our mask, as while a model learns; strokes are then laid over it too.
+        Whether there is a prediction under our mask, as while a model learns; strokes are then laid over it too.
+    both : bool
+        Whether it is seen. Tools of the Correct dock hide it unless *Both* was chosen.
     strokes : int
         On each layer and turn.
 
@@ -58,7 +62,9 @@ def compare_painting(viewer: Any, folder: Path, *, prediction: bool, strokes: in
             if kind == "bare":
                 layer = viewer.add_layer(_layer(computed.copy()))
             else:
-                layer, clean_up = _ours(viewer, computed, folder / f"{turn}-{prediction}", hand, prediction=prediction)
+                layer, clean_up = _ours(
+                    viewer, computed, folder / f"{turn}-{prediction}-{both}", hand, prediction, both
+                )
             _paint(hand, layer, 1)  # the first stroke pays for what is made once
             seconds[kind] += _paint(hand, layer, strokes)
             if clean_up is not None:
@@ -73,7 +79,7 @@ def _layer(data: NDArray[np.uint8]) -> Labels:
     return Labels(data, colormap=pseudo_mask_colours(), opacity=0.4, scale=(2, 2))
 
 
-def _ours(viewer: Any, computed: NDArray[np.uint8], folder: Path, hand: Hand, *, prediction: bool) -> Any:
+def _ours(viewer: Any, computed: NDArray[np.uint8], folder: Path, hand: Hand, *, prediction: bool, both: bool) -> Any:
     """A mask with its corrections, saved as they are made, and under it a prediction if asked; what ends it all."""
     folder.mkdir(parents=True)
     entry = StudySlide(folder, "none", WorkingGrid(GRID, (80_000, 100_000), (0.25, 0.25)), folder / "none.svs")
@@ -87,7 +93,7 @@ def _ours(viewer: Any, computed: NDArray[np.uint8], folder: Path, hand: Hand, *,
         result: Any = SimpleNamespace(mask=mask)
         shown = PredictionView(view, result)
         shown.data[:] = computed
-        under = Labels(shown.data, colormap=prediction_colours(), opacity=0.45, scale=(2, 2))
+        under = Labels(shown.data, colormap=prediction_colours(), opacity=0.45, scale=(2, 2), visible=both)
         under.metadata[ROLE_KEY] = Role.PREDICTION
         viewer.add_layer(under)
     layer = viewer.add_layer(_layer(mask.data))
