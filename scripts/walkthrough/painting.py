@@ -63,7 +63,7 @@ def compare_painting(
                 layer = viewer.add_layer(_layer(computed.copy()))
             else:
                 layer, clean_up = _ours(
-                    viewer, computed, folder / f"{turn}-{prediction}-{both}", hand, prediction, both
+                    viewer, computed, folder / f"{turn}-{prediction}-{both}", hand, prediction=prediction, both=both
                 )
             _paint(hand, layer, 1)  # the first stroke pays for what is made once
             seconds[kind] += _paint(hand, layer, strokes)
