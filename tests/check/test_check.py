@@ -361,6 +361,15 @@ def test_a_damaged_mask_is_computed_anew(study, slide):
     np.testing.assert_array_equal(entry.pseudo_mask()[:], before)
 
 
+def test_a_damaged_mask_stays_where_it_is_if_there_is_no_tissue_to_make_it_anew(study, slide):
+    mask = slide / "runs" / "0001" / "pseudo-mask.ome.zarr"
+    spoil(mask / "0" / "c" / "0" / "2")
+    spoil(slide / "tissue.ome.zarr" / "0" / "c" / "0" / "0")
+    assert not check(study, repair=True).sound
+    assert (mask / "0" / "c" / "0" / "2").exists()
+    assert (mask / "zarr.json").exists()
+
+
 def test_a_state_that_is_lost_is_made_anew_from_lines_and_models(study):
     folder = study / "distillations" / "0001"
     before = Rounds.open(folder)

@@ -263,13 +263,15 @@ def _check_mask(inspection: Inspection, entry: StudySlide, run: Run, control: Jo
     summary = run.record.summary or {}
 
     def mend() -> None:
-        inspection.set_aside(*folders)
         if not complete:
+            inspection.set_aside(*folders)
             return
         try:
             settings = MaskSettings.of_record(summary)
         except (KeyError, TypeError, ValueError) as error:
             raise StudyError("its threshold is not known: open the slide in napari and move the threshold") from error
+        entry.tissue_on_grid(run)  # without it there is no new mask, and the damaged one holds most of what it was
+        inspection.set_aside(*folders)
         write_pseudo_mask(entry, run, settings, control)
 
     if problem:
