@@ -109,8 +109,7 @@ def test_a_run_comes_back_with_its_record(entry):
     run = entry.new_run(SETTINGS)
     run.probability.write(0, 0, np.full((3, 4), 7, np.uint8))
     run.record.unreadable.append((1, 2, 3, 4))
-    run.finish_block(5)
-    run.finish_block(2)
+    run.finish_blocks([5, 2])
     again = entry.resumable_run()
     assert again.record.finished == {2, 5}
     assert again.record.state is RunState.RUNNING
@@ -236,8 +235,14 @@ def test_without_a_pseudo_mask_there_is_nothing_to_export(entry):
 
 def test_a_pseudo_mask_is_replaced_whole_or_not_at_all(masked):
     run, before = masked.run, np.asarray(masked.pseudo_mask()[:])
-    with pytest.raises(ValueError, match="broadcast"), run.replace_pseudo_mask() as target:
-        target.write(0, 0, np.full((4, 4), 3, np.uint8)[None])
+
+    def stop_half_way() -> None:
+        with run.replace_pseudo_mask() as target:
+            target.write(0, 0, np.full((4, 4), 3, np.uint8))
+            raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        stop_half_way()
     assert np.array_equal(masked.pseudo_mask()[:], before)
     with run.replace_pseudo_mask() as target:
         target.write(0, 0, np.full((4, 4), 3, np.uint8))
