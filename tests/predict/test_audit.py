@@ -19,7 +19,7 @@ from napari_histodistill.predict.audit import (
 from napari_histodistill.slide.grid import WorkingGrid
 from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
 from napari_histodistill.study import Study, StudySlide
-from napari_histodistill.study.audit import change_audit, read_audit
+from napari_histodistill.study.audit import AUDIT, change_audit
 
 SHAPE = (1210, 1530)
 """Of the working grid, in px of 2 µm: squares of 200 px, patches of 67, 67 and 66; the last ones are cut."""
@@ -197,7 +197,7 @@ def test_more_draws_count_and_keep_the_labels(entry, recorder):
     more = draw_more(entry, 6)
     assert more.drawn == 10
     assert set(more.labelled) == set(audit.active) < set(more.active)
-    assert read_audit(entry.folder).earlier == ("0001-0001",)
+    assert AUDIT.read(entry.folder).earlier == ("0001-0001",)
 
 
 def test_corrections_alone_are_told_as_what_they_are(entry, recorder):
@@ -225,7 +225,7 @@ def test_a_slide_without_a_prediction_or_tissue_cannot_be_audited(entry, recorde
     entry.complete_run(run, {})
     with pytest.raises(HistodistillError, match="no tissue"):
         draw_audit(DrawRequest(entry), recorder)
-    assert read_audit(entry.folder) is None
+    assert AUDIT.read(entry.folder) is None
 
 
 def test_a_slide_without_predicted_tumour_is_drawn_from_all_the_same(entry, recorder):

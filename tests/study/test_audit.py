@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from napari_histodistill.study import Audit, AuditPatch, StudyError
-from napari_histodistill.study.audit import FORMAT, VERSION, change_audit, read_audit, square_side, write_audit
+from napari_histodistill.study.audit import AUDIT, FORMAT, VERSION, change_audit, square_side, write_audit
 from napari_histodistill.study.files import read_document, write_document
 from napari_histodistill.study.review import Seen, change_seen, read_seen
 
@@ -31,10 +31,10 @@ def audit():
 
 
 def test_an_audit_is_read_as_it_was_written(tmp_path, audit):
-    assert read_audit(tmp_path) is None
+    assert AUDIT.read(tmp_path) is None
     labels = np.tile(np.arange(4, dtype=np.uint8), (34, 8))
     write_audit(tmp_path, audit.with_label(0, labels, "as shown"))
-    again = read_audit(tmp_path)
+    again = AUDIT.read(tmp_path)
     np.testing.assert_array_equal(again.patches[0].labels, labels)
     assert (again.patches[0].how, again.patches[1].labels) == ("as shown", None)
     assert replace(again, patches=()).__dict__ == replace(audit, patches=()).__dict__
@@ -72,7 +72,7 @@ def test_the_labels_of_two_windows_both_stay(tmp_path, audit):
     ones = np.ones((34, 34), np.uint8)
     change_audit(tmp_path, lambda found: found.with_label(1, ones, "all tumour"))
     change_audit(tmp_path, lambda found: found.with_label(0, ones[:, :32], "all tumour"))
-    assert read_audit(tmp_path).labelled == [0, 1]
+    assert AUDIT.read(tmp_path).labelled == [0, 1]
 
 
 def test_an_audit_that_is_gone_damaged_or_newer_is_said_in_a_sentence(tmp_path, audit):
@@ -88,10 +88,10 @@ def test_an_audit_that_is_gone_damaged_or_newer_is_said_in_a_sentence(tmp_path, 
     for change in ({"order": [9]}, {"patches": [{}]}, {"sizes": [1]}):
         path.write_text(json.dumps(document | change))
         with pytest.raises(StudyError, match="damaged"):
-            read_audit(tmp_path)
+            AUDIT.read(tmp_path)
     path.write_text(json.dumps(document | {"version": 2}))
     with pytest.raises(StudyError, match="newer"):
-        read_audit(tmp_path)
+        AUDIT.read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_an_audit_made_to_hurt_is_a_sentence_in_little_memory(tmp_path, audit, c
     write_document(tmp_path / "audit.json", FORMAT, VERSION, document)
     tracemalloc.start()
     with pytest.raises(StudyError, match="is damaged"):
-        read_audit(tmp_path)
+        AUDIT.read(tmp_path)
     assert tracemalloc.get_traced_memory()[1] < 1 << 22
     tracemalloc.stop()
 

@@ -20,7 +20,7 @@ from napari_histodistill.errors import HistodistillError, reason
 from napari_histodistill.export.provenance import KEY
 from napari_histodistill.export.rasterise import ImportFileError
 from napari_histodistill.slide.errors import DAMAGED
-from napari_histodistill.slide.metadata import micrometres
+from napari_histodistill.slide.metadata import LARGEST_SIDE, micrometres
 from napari_histodistill.slide.sources.segments import LOSSY, LZW, READABLE
 from napari_histodistill.slide.zarr_guard import open_guarded
 
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from napari_histodistill.slide.sources.segments import LOSSY, LZW, READABLE
-from napari_histodistill.slide.zarr_guard import GuardedStore
+    from napari_histodistill.slide.zarr_guard import GuardedStore
 
-LARGEST_SIDE: Final = 1 << 20
 LARGEST_CHUNK: Final = 1 << 26
 """Bytes of a tile or chunk, the least that is decoded at a time."""
 LARGEST_PNG: Final = 300_000_000

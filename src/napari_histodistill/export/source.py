@@ -212,9 +212,9 @@ def _prediction(entry: StudySlide, round_number: int | None) -> Source:
     wanted = newest[-1:] if round_number is None else [n for n in newest if int(n.split("-")[1]) == round_number]
     run = entry.prediction(wanted[0]) if wanted else None
     if run is None:
-        there = " and ".join(_in_words(int(name.split("-")[1])) for name in newest)
+        there = " and ".join(round_name(int(name.split("-")[1])) for name in newest)
         raise ExportError(
-            f"The study holds no prediction of {_in_words(round_number)} for this slide: choose from {there}."
+            f"The study holds no prediction of {round_name(round_number)} for this slide: choose from {there}."
             if newest and round_number is not None
             else "The study holds no round of distillation, so there is no prediction yet: export the pseudo-mask "
             "('pseudo'), or distil first."
@@ -223,7 +223,7 @@ def _prediction(entry: StudySlide, round_number: int | None) -> Source:
     return replace(source, provenance=replace(source.provenance, round=int(wanted[0].split("-")[1])))
 
 
-def _in_words(round_number: int) -> str:
+def round_name(round_number: int) -> str:
     """A round as people call it; what the first teacher said is kept under the number 0."""
     return f"round {round_number}" if round_number else "the first teacher"
 

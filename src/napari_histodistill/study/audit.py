@@ -155,17 +155,6 @@ def square_side(pixel_size_um: tuple[float, float]) -> int:
     return max(1, round(SQUARE_UM / float(np.mean(pixel_size_um))))
 
 
-def read_audit(folder: Path) -> Audit | None:
-    """The audit of the slide with this folder, None if there is none.
-
-    Raises
-    ------
-    StudyError
-        If it is damaged or of a newer version.
-    """
-    return AUDIT.read(folder)
-
-
 def write_audit(folder: Path, audit: Audit) -> None:
     """Keep a new audit in place of whatever there was."""
     AUDIT.write(folder, audit)

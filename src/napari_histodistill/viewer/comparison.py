@@ -9,11 +9,12 @@ import numpy as np
 from psygnal import Signal
 
 from napari_histodistill.errors import HistodistillError
+from napari_histodistill.export.source import round_name
 from napari_histodistill.jobs import ThreadJob
 from napari_histodistill.slide.labels import TUMOUR
 from napari_histodistill.viewer.display import show_thumbnail, show_window
 from napari_histodistill.viewer.geometry import visible_window
-from napari_histodistill.viewer.history import FIRST_TEACHER, PredictionRequest, open_prediction
+from napari_histodistill.viewer.history import PredictionRequest, open_prediction
 from napari_histodistill.viewer.kept import KeptLayer
 from napari_histodistill.viewer.layers import ADDED, REMOVED, Role, comparison_layer
 from napari_histodistill.viewer.masking import MaskBlock, MaskRequest, blocks_of, compute_block, nearest_first
@@ -194,8 +195,3 @@ class Comparison:
 
 def _made_with(result: ResultView) -> tuple[MaskSettings, int]:
     return result.settings, id(result.tissue_on_grid().mask)
-
-
-def round_name(number: int) -> str:
-    """A round in words."""
-    return "the first teacher" if number == FIRST_TEACHER else f"round {number}"

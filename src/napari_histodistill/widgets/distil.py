@@ -20,10 +20,10 @@ from qtpy.QtWidgets import (
     QTableWidgetItem,
 )
 
+from napari_histodistill.export.source import round_name
 from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.study import SlideLabel
 from napari_histodistill.viewer.colours import ADDED_COLOUR, GONE_COLOUR, PREDICTION_COLOUR, TUMOUR_COLOUR
-from napari_histodistill.viewer.comparison import round_name
 from napari_histodistill.viewer.distil import DistilState, Scope
 from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.history import FIRST_TEACHER
