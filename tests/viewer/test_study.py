@@ -436,17 +436,17 @@ def test_a_slide_that_an_import_is_written_into_is_not_removed(session, study, m
 
 
 def test_labels_that_are_given_while_others_are_written_are_kept_in_order(session, study, monkeypatch):
-    started, start = [], study._labelling.start
+    started, start = [], study._labels._work.start
 
     def later(job, *, done):
         def run():
-            study._labelling.job = None
+            study._labels._work.job = None
             start(job, done=done)
 
         started.append(run)
-        study._labelling.job = job
+        study._labels._work.job = job
 
-    monkeypatch.setattr(study._labelling, "start", later)
+    monkeypatch.setattr(study._labels._work, "start", later)
     rows = study.rows
     study.set_label(rows[:1], SlideLabel.TUMOUR)
     study.set_label(rows, SlideLabel.NORMAL)

@@ -12,7 +12,7 @@ from psygnal import Signal
 
 from napari_histodistill.distill import Begun, Landed, LeftOut, Preview, StudyRequest, distill_study, find_recipe
 from napari_histodistill.distill.rounds import Roles, Round
-from napari_histodistill.jobs import InlineControl, JobCancelled, JobState, ProcessJob, ThreadJob
+from napari_histodistill.jobs import JobCancelled, JobState, ProcessJob, ThreadJob
 from napari_histodistill.mil.settings import Epoch
 from napari_histodistill.slide.labels import NORMAL
 from napari_histodistill.study import RunState, SlideLabel
@@ -28,7 +28,7 @@ from napari_histodistill.viewer.history import (
     load_history,
     take_round,
 )
-from napari_histodistill.viewer.study_work import set_labels
+from napari_histodistill.viewer.labelling import LabelWriter
 from napari_histodistill.viewer.teacher import TeacherState
 from napari_histodistill.viewer.work import Latest, tell
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from napari_histodistill.distill import StudyResult
     from napari_histodistill.jobs import Progress
     from napari_histodistill.viewer.editing import Window
+    from napari_histodistill.viewer.labelling import Labels
     from napari_histodistill.viewer.prediction import PredictionView
     from napari_histodistill.viewer.result import ResultView
     from napari_histodistill.viewer.slides import OpenSlideView
@@ -121,11 +122,9 @@ class DistilControl:
         self._stopping = self._predicting = False
         self._round = 0
         self._told: set[LeftOut] = set()
-        self._unwritten: SlideLabel | None = None
         self._study: Path | None = None
-        self._work, self._loading, self._taking, self._adopting, self._labelling = (
-            Latest(view.runner) for _ in range(5)
-        )
+        self._work, self._loading, self._taking, self._adopting = (Latest(view.runner) for _ in range(4))
+        self._labels = LabelWriter(view.runner, self._on_labelled)
         view.teacher.changed.connect(self._on_teacher)
         self._on_teacher()
 
@@ -212,30 +211,13 @@ class DistilControl:
         if self._result is None or label is self.history.label:
             return
         self._result.entry.label = label
-        self.history, self._unwritten = replace(self.history, label=label), label
-        self._write_label()
+        self.history = replace(self.history, label=label)
+        self._labels.write([(self._result.entry.folder, label)])
         self.changed.emit()
 
-    def _write_label(self) -> None:
-        if self._result is not None and self._unwritten is not None and not self._labelling.busy:
-            label, self._unwritten = self._unwritten, None
-            job = ThreadJob(set_labels, ((self._result.entry.folder, label),))
-            self._labelling.start(job, done=self._on_labelled)
-
-    def _on_labelled(self, problem: str) -> None:
-        if problem:
-            show_warning(problem)
-        self._write_label()
-        if not self._labelling.busy:
+    def _on_labelled(self, _labels: Labels, _problem: str) -> None:
+        if not self._labels.busy:
             self._load()  # shows what the study holds
-
-    def _finish_labelling(self) -> None:
-        self._labelling.finish()
-        if self._result is not None and self._unwritten is not None:
-            label, self._unwritten = self._unwritten, None
-            problem = set_labels(((self._result.entry.folder, label),), InlineControl())
-            if problem:
-                show_warning(problem)
 
     def pin(self, number: int | None) -> None:
         """Show a round whatever comes, or follow again."""
@@ -275,7 +257,7 @@ class DistilControl:
         if self.reason or self._work.busy or self._result is None:
             return
         self._result.flush()
-        self._finish_labelling()
+        self._labels.finish()
         self._stopping = self._predicting = False
         if self.prediction is not None:
             self.prediction.expect()
@@ -390,7 +372,7 @@ class DistilControl:
             self._work.cancel()  # its news are of another study
             self.progress, self._stopping, self._predicting, self._study = None, False, False, None
         if result is not self._result:
-            self._finish_labelling()
+            self._labels.finish()
             self._loading.cancel()
             self.on_screen.begin(result)
             self._result, self.history = result, History()
@@ -419,7 +401,7 @@ class DistilControl:
         behind = self._work.busy and len(history.rounds) < len(before.rounds)
         if behind and history.folder == before.folder:  # it was read before the last round was over
             self.history = replace(history, rounds=before.rounds, roles=before.roles)
-        if self._labelling.busy and self._result is not None:  # it was read before the label was written
+        if self._labels.busy and self._result is not None:  # it was read before the label was written
             self.history = replace(self.history, label=self._result.entry.label)
         self._follow()
         self.on_screen.read_again()
@@ -431,5 +413,5 @@ class DistilControl:
         self._loading.cancel()
         self._taking.cancel()
         self._adopting.cancel()
-        self._finish_labelling()
+        self._labels.finish()
         self.on_screen.close()

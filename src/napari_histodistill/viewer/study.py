@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from napari.utils.notifications import show_warning
 from psygnal import Signal
 
-from napari_histodistill.jobs import InlineControl, JobCancelled, ThreadJob
+from napari_histodistill.jobs import JobCancelled, ThreadJob
 from napari_histodistill.predict.overview import Overview
 from napari_histodistill.study import RunState, SlideLabel, Study
 from napari_histodistill.viewer.editing import UNDO_LIMIT
+from napari_histodistill.viewer.labelling import LabelWriter
 from napari_histodistill.viewer.recent import recent_studies
 from napari_histodistill.viewer.study_reasons import (
     is_busy,
@@ -43,7 +44,6 @@ from napari_histodistill.viewer.study_work import (
     remove_slides,
     restore,
     search,
-    set_labels,
 )
 from napari_histodistill.viewer.teacher import default_study_folder
 from napari_histodistill.viewer.work import Latest, tell
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.jobs import Progress
     from napari_histodistill.slide import Slide
+    from napari_histodistill.viewer.labelling import Labels
     from napari_histodistill.viewer.slides import OpenSlideView, SlideViews
     from napari_histodistill.viewer.work import AnyJob
 
@@ -110,9 +111,9 @@ class StudyControl:
         self._open: dict[str, OpenSlideView] = {}
         self._visible: frozenset[Path] = frozenset()
         self._looked_at: set[Path] = set()
-        self._unwritten: dict[Path, SlideLabel] = {}
         self._listing, self._looking, self._work, self._opening = (Latest(views.runner) for _ in range(4))
-        self._labelling, self._asking, self._choosing = (Latest(views.runner) for _ in range(3))
+        self._asking, self._choosing = (Latest(views.runner) for _ in range(2))
+        self._labels = LabelWriter(views.runner, self._on_labelled)
         self._news = views.runner.timer(NEWS_DELAY_S, self._on_news)
         views.current_changed.connect(self._on_views)
         views.views_changed.connect(self._on_views)
@@ -275,31 +276,23 @@ class StudyControl:
 
     def set_label(self, rows: Iterable[SlideRow], label: SlideLabel) -> None:
         """Say whether slides hold tumour; kept in the study."""
-        for row in rows:
-            self._unwritten[row.folder] = label
+        chosen = tuple(rows)
+        for row in chosen:
             self._replace(row.folder, label=label)
             view = self.view_of(row)
             if view is not None and view.has("teacher") and view.teacher.result is not None:
                 view.teacher.result.entry.label = label
-        self._write_labels()
+        self._labels.write((row.folder, label) for row in chosen)
         self.changed.emit()
 
-    def _write_labels(self) -> None:
-        if self._unwritten and not self._labelling.busy:
-            labels = tuple(self._unwritten.items())
-            self._unwritten.clear()
-            self._labelling.start(ThreadJob(set_labels, labels), done=partial(self._on_labelled, labels))
-
-    def _on_labelled(self, labels: tuple[tuple[Path, SlideLabel], ...], problem: str) -> None:
+    def _on_labelled(self, labels: Labels, problem: str) -> None:
         for folder, label in labels:  # the list may have been read while they were written
             self._replace(folder, label=label)
         if problem:
-            show_warning(problem)
             self.refresh()
         for view in self._open.values():  # it counts for the others too whether some slide is normal
             if view.has("distil"):
                 view.distil.reload()
-        self._write_labels()
         self.changed.emit()
 
     # Coming and going
@@ -490,8 +483,7 @@ class StudyControl:
         """Stop all work; labels are on disk when this returns."""
         self._news.stop()
         self._asking.cancel()
-        self._labelling.finish()
-        set_labels(tuple(self._unwritten.items()), InlineControl())
+        self._labels.finish()
         for work in (self._listing, self._looking, self._work, self._opening, self._choosing):
             work.cancel()
 

@@ -245,20 +245,6 @@ def restore(removed: Removed, control: JobControl) -> Outcome:
     return Outcome(f"{removed.name} is back")
 
 
-def set_labels(labels: tuple[tuple[Path, SlideLabel], ...], control: JobControl) -> str:
-    """Keep what is said of slides, by their folders; gives what went wrong, or nothing."""
-    problem = ""
-    for number, (folder, label) in enumerate(labels):
-        control.progress(number, len(labels), "Keeping labels")
-        try:
-            entry = StudySlide.open(folder)
-            entry.label = label
-            entry.save()
-        except HistodistillError as error:
-            problem = str(error)
-    return problem
-
-
 @dataclass(frozen=True)
 class SearchRequest:
     """Folders of slides in a study, and where to look for their files."""
