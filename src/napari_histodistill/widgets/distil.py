@@ -400,8 +400,7 @@ class DistilWidget(ControlPanel["DistilControl"]):
                 "Take the comparison away" if comparing else "Show where the two chosen rounds differ",
             ),
         ):
-            button.setEnabled(not reason)
-            button.setToolTip(reason or what)
+            allow(button, reason, what)
         self.compare_button.setText("End comparing" if comparing else "Compare two rounds")
         self.compared.setText("" if self.view is None or not comparing else _legend(*self.view.comparison.rounds))
 

@@ -228,8 +228,7 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
                 "Fly to the place before (Ctrl+J)",
             ),
         ):
-            button.setEnabled(not why)
-            button.setToolTip(why or what)
+            allow(button, why, what)
         self.place.setText("" if control is None or reason else where(control))
         self.place.setVisible(bool(self.place.text()))
         self.anew_button.setVisible(control is not None and (control.skipped > 0 or control.left == 0))
@@ -239,17 +238,13 @@ class ReviewWidget(ControlPanel["ReviewControl"]):
         labelling = audit is not None and audit.patch is not None
         why_not_drawn = reason if audit is None else audit.draw_reason
         self.draw_button.setText(f"Draw {MORE} more" if drawn else f"Draw {DRAWS} patches")
-        self.draw_button.setEnabled(not why_not_drawn)
-        self.draw_button.setToolTip(
-            why_not_drawn
-            or ("More patches make the intervals narrower" if drawn else "Half of them where tumour is predicted")
-        )
+        drawing = "More patches make the intervals narrower" if drawn else "Half of them where tumour is predicted"
+        allow(self.draw_button, why_not_drawn, drawing)
         waiting = [] if audit is None else audit.unlabelled
         none = "All patches are labelled" if drawn else "Draw patches first"
         why = reason or ("" if labelling or waiting else none)
         self.label_button.setText("Stop" if labelling else "Label patches")
-        self.label_button.setEnabled(not why)
-        self.label_button.setToolTip(why or "Show one patch after another; what is labelled is kept")
+        allow(self.label_button, why, "Show one patch after another; what is labelled is kept")
         self.bar.setVisible(drawn)
         if audit is not None and audit.audit is not None:
             self.bar.setRange(0, len(audit.audit.active))

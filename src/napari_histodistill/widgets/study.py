@@ -19,7 +19,7 @@ from napari_histodistill.viewer.study_reasons import (
 )
 from napari_histodistill.widgets.dock import SlidePanel
 from napari_histodistill.widgets.dropping import TakesFiles
-from napari_histodistill.widgets.parts import INFO, WARN, Banner, WrappedLabel, plain_tip, row, show_progress
+from napari_histodistill.widgets.parts import INFO, WARN, Banner, WrappedLabel, allow, plain_tip, row, show_progress
 from napari_histodistill.widgets.slide import FILES
 from napari_histodistill.widgets.study_list import SlideList
 
@@ -242,8 +242,7 @@ class StudyWidget(TakesFiles, SlidePanel):
             (self.search_button, why_not_search(study), "Find every missing slide in a folder, by content"),
             (self.restore_button, why_not_restore(study), "Put a slide back, with what was done on it"),
         ):
-            button.setEnabled(not reason)
-            button.setToolTip(plain_tip(reason or what))
+            allow(button, reason and plain_tip(reason), plain_tip(what))  # a reason may name a file
         self.search_button.setVisible(bool(study.missing))
 
     # Qt's events
