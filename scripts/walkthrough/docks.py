@@ -17,7 +17,7 @@ from walkthrough.hand import Hand, WaitedInVainError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
     from walkthrough.watchdog import Watchdog
 
 PANELS: Final = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from napari_histodistill.slide import open_slide
@@ -88,3 +89,45 @@ def test_a_slide_that_is_dropped_makes_room_for_one_that_was_set_aside(session):
     session.views.drop(session.other)
     assert session.views.current is session.view
     assert on_screen(session, session.view) == {Role.SLIDE, Role.PSEUDO_MASK}
+
+
+def test_a_slide_that_comes_by_whatever_way_is_shown_alone(session, tmp_path):
+    write_slide(draw_slide((256, 384), seed=2), tmp_path / "third.tiff")
+    write_slide(draw_slide((256, 384), seed=3), tmp_path / "fourth.tiff")
+    session.views.open(tmp_path / "third.tiff")
+    session.runner.pass_time()
+    assert session.views.current.slide.name == "third.tiff"
+    assert on_screen(session, session.view) == on_screen(session, session.other) == set()
+    layer = add_layer(session.viewer, slide_layer(open_slide(tmp_path / "fourth.tiff")))
+    session.viewer.layers.selection.active = layer  # as napari does with what is dropped on its window
+    session.runner.pass_time()
+    assert [on_screen(session, view) for view in session.views.views] == [set(), set(), set(), {Role.SLIDE}]
+
+
+def test_a_small_slide_fills_the_canvas_though_a_large_one_lies_hidden_beneath_it(session, tmp_path):
+    write_slide(draw_slide((128, 256), seed=2), tmp_path / "small.tiff")
+    session.view.set_mpp(8.0)
+    session.views.open(tmp_path / "small.tiff")
+    session.runner.pass_time()
+    frame, camera = session.views.current.frame, camera_of(session.viewer)
+    sides = np.multiply(frame.shape, frame.pixel)
+    np.testing.assert_allclose(camera.center[-2:], (sides - frame.pixel) / 2)
+    assert max(camera.zoom * sides / session.viewer.canvas.size) == pytest.approx(0.95)
+
+
+def test_a_slide_that_is_open_is_not_opened_again_but_shown(session, mark):
+    session.views.go_to(session.other)
+    session.views.open(mark.path)
+    assert session.views.current is session.view
+    assert len(session.views.views) == 2
+    assert on_screen(session, session.view) == {Role.SLIDE, Role.PSEUDO_MASK}
+
+
+def test_a_layer_that_is_chosen_in_the_list_brings_its_slide_back(session):
+    session.views.go_to(session.other)
+    mask = session.view.layer(Role.PSEUDO_MASK)
+    session.viewer.layers.selection.active = mask
+    assert on_screen(session, session.view) == {Role.SLIDE, Role.PSEUDO_MASK}
+    assert on_screen(session, session.other) == set()
+    assert session.viewer.layers.selection.active is mask
+    assert session.views.current is session.view

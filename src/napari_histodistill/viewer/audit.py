@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.study import Audit, StudySlide
     from napari_histodistill.viewer.editing import Mask
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 MORE: Final = 10
 """Draws that "more" adds."""

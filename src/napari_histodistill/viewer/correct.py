@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_histodistill.study import Entry
     from napari_histodistill.viewer.editing import Window
     from napari_histodistill.viewer.result import ResultView
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 NAMES: Final = {TUMOUR: "tumour", NORMAL: "normal", IGNORE: "ignore"}
 DEFAULT_BRUSH: Final = 60.0

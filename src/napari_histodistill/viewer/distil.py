@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from napari_histodistill.viewer.labelling import Labels
     from napari_histodistill.viewer.prediction import PredictionView
     from napari_histodistill.viewer.result import ResultView
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 logger = logging.getLogger(__name__)
 

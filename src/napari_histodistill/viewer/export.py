@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_histodistill.jobs import Progress
     from napari_histodistill.study import StudySlide
     from napari_histodistill.viewer.result import ResultView
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
     from napari_histodistill.viewer.work import AnyJob
 
 COARSEST_COPY: Final = 16384

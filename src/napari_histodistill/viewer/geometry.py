@@ -79,13 +79,26 @@ def scale_bar_of(viewer: ViewerModel) -> Any:
     return viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
 
 
+def _canvas_size(viewer: ViewerModel) -> tuple[int, int]:
+    """Height and width of the canvas in px."""
+    canvas = getattr(viewer, "canvas", None)  # napari 0.9
+    height, width = viewer._canvas_size if canvas is None else canvas.size  # noqa: SLF001 - there is no public name before
+    return int(height), int(width)
+
+
 def fly_to(viewer: ViewerModel, middle: tuple[float, float], side: float, share: float) -> None:
     """Show a place: its middle (y, x) in world units, with a length ``side`` over ``share`` of the canvas."""
-    canvas = getattr(viewer, "canvas", None)  # napari 0.9
-    size = viewer._canvas_size if canvas is None else canvas.size  # noqa: SLF001 - there is no public name before
     camera = camera_of(viewer)
     camera.center = middle
-    camera.zoom = share * min(size) / side
+    camera.zoom = share * min(_canvas_size(viewer)) / side
+
+
+def fit_to(viewer: ViewerModel, frame: Frame, share: float = 0.95) -> None:
+    """Show a whole slide, however large others are that lie hidden beneath it: napari's own fits all layers."""
+    camera = camera_of(viewer)
+    sides = [n * pixel for n, pixel in zip(frame.shape, frame.pixel, strict=True)]
+    camera.center = tuple((side - pixel) / 2 for side, pixel in zip(sides, frame.pixel, strict=True))
+    camera.zoom = share * min(room / side for room, side in zip(_canvas_size(viewer), sides, strict=True))
 
 
 def plain_brush(viewer: ViewerModel) -> None:

@@ -11,7 +11,7 @@ from napari_histodistill.viewer.teacher import TeacherState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 NO_SLIDE: Final = "Open a slide first: in the Slide dock, or drag a file onto the window."
 

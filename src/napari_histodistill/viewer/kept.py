@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_histodistill.viewer.layers import Role
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 
 class KeptLayer:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from napari_histodistill.viewer.layers import Role
 
 if TYPE_CHECKING:
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 
 class Look(enum.Enum):

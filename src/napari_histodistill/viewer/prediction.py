@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_histodistill.study import Run
     from napari_histodistill.viewer.editing import Mask, Window
     from napari_histodistill.viewer.result import ResultView
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 
 class PredictionView:

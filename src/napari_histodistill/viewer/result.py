@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from napari_histodistill.predict import Figures
     from napari_histodistill.study import StudySlide
     from napari_histodistill.viewer.editing import Mask, Window
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
     from napari_histodistill.viewer.work import AnyJob
 
 SETTINGS_DELAY_S: Final = 0.04

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_histodistill.predict.uncertainty import Place
     from napari_histodistill.study import StudySlide, TissueOnGrid
     from napari_histodistill.viewer.editing import Mask
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 Change: TypeAlias = Callable[[Seen], Seen]
 SHARE: Final = 0.5

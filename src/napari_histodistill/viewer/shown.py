@@ -15,7 +15,7 @@ from napari_histodistill.viewer.history import FIRST_TEACHER
 if TYPE_CHECKING:
     from napari_histodistill.viewer.history import History
     from napari_histodistill.viewer.result import ResultView
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 NO_RESULT: Final = "There is no prediction on this slide yet: run the teacher first."
 NOT_WHOLE: Final = "The prediction of this slide is not all there yet: wait for it, or let it go on."

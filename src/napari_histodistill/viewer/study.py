@@ -58,7 +58,8 @@ if TYPE_CHECKING:
     from napari_histodistill.jobs import Progress
     from napari_histodistill.slide import Slide
     from napari_histodistill.viewer.labelling import Labels
-    from napari_histodistill.viewer.slides import OpenSlideView, SlideViews
+    from napari_histodistill.viewer.slide_view import OpenSlideView
+    from napari_histodistill.viewer.slides import SlideViews
     from napari_histodistill.viewer.work import AnyJob
 
 NEWS_DELAY_S: Final = 0.3

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari_histodistill.jobs import Progress
     from napari_histodistill.slide import Slide
     from napari_histodistill.viewer.editing import Mask, Window
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 BUNDLED: Final = "bundled"
 LONGEST_STEM: Final = 200

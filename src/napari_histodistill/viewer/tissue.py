@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_histodistill.slide import Slide
     from napari_histodistill.study import SavedTissue
     from napari_histodistill.viewer.editing import Mask
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 DELAY_S: Final = 0.25
 """Settings are followed once they have rested this long."""

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.viewer.correct import CorrectControl
     from napari_histodistill.viewer.shaping import Proposal
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 VALUES: Final = {
     TUMOUR: ("Tumour", TUMOUR_COLOUR, "Set tumour (T)"),

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from napari_histodistill.distill.rounds import Round
     from napari_histodistill.viewer.distil import DistilControl
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 LABELS: Final = {
     "not said yet": SlideLabel.UNKNOWN,

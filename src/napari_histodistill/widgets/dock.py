@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from psygnal import SignalInstance
 
-    from napari_histodistill.viewer.slides import OpenSlideView, SlideViews
+    from napari_histodistill.viewer.slide_view import OpenSlideView
+    from napari_histodistill.viewer.slides import SlideViews
 
 C = TypeVar("C")
 

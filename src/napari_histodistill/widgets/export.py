@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
     from napari_histodistill.viewer.export import ExportControl
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 WHAT_TIP: Final = "The tumour mask as it is on screen, or only what you set by hand"
 WHAT: Final = {"Mask with corrections": "pseudo", "Corrections only": "corrections"}

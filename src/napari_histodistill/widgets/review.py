@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from napari_histodistill.predict.audit import Audited
     from napari_histodistill.viewer.audit import AuditControl
     from napari_histodistill.viewer.review import ReviewControl
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
 
 COLUMNS: Final = ("Prediction", "Dice", "Tumour, mm²")
 COLUMN_TIPS: Final = (

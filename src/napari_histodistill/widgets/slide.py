@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from psygnal import SignalInstance
 
     from napari_histodistill.slide import Slide
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
     from napari_histodistill.viewer.tissue import TissueControl
 
 LOAD_SAMPLE = "Load sample"

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from napari_histodistill.nets import ModelCard
-    from napari_histodistill.viewer.slides import OpenSlideView
+    from napari_histodistill.viewer.slide_view import OpenSlideView
     from napari_histodistill.viewer.teacher import TeacherControl
 
 DEVICES: Final = {"Automatic": "auto", "Processor (CPU)": "cpu", "NVIDIA (CUDA)": "cuda", "Apple (MPS)": "mps"}
