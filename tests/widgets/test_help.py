@@ -17,7 +17,9 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QScrollBar,
+    QTableWidget,
 )
+from superqt import QLabeledDoubleSlider
 
 from napari_histodistill.slide.synthetic import draw_slide, write_slide
 from napari_histodistill.widgets.help import HelpBar, _anchor, docs_folder
@@ -186,5 +188,11 @@ def test_large_letters_widen_the_docks_and_cut_nothing(window, docks):
             assert panel.minimumSizeHint().width() >= panel.body.minimumSizeHint().width(), name
             labels = [label for label in panel.body.findChildren(QLabel) if label.isVisible() and not label.wordWrap()]
             assert [x.text() for x in labels if x.width() < x.minimumSizeHint().width()] == [], name
+            lines, tables = panel.body.findChildren(QLineEdit), panel.body.findChildren(QTableWidget)
+            sizes = {widget.font().pointSize() for widget in [*lines, *tables, *(t.horizontalHeader() for t in tables)]}
+            assert sizes <= {before + 4}, name
+            numbers = [slider._label for slider in panel.body.findChildren(QLabeledDoubleSlider)]
+            cut = [x for x in numbers if x.width() < x.fontMetrics().horizontalAdvance(x.text())]
+            assert [x.text() for x in cut] == [], name
     finally:
         appearance.font_size = before

@@ -12,6 +12,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QAbstractSpinBox,
     QComboBox,
     QDockWidget,
     QDoubleSpinBox,
@@ -20,6 +21,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLabel,
+    QLineEdit,
     QMainWindow,
     QScrollArea,
     QSizePolicy,
@@ -49,6 +51,7 @@ _BANNER_STYLES = {
     WARN: "background: #6b4e00; color: #fff4d6;",
     ERROR: "background: #7a1f1f; color: #ffe9e9;",
 }
+HEADING = "histodistill_heading"
 MINIMUM_WIDTH = 300
 LARGEST_MINIMUM = 560
 """px of width that a panel has at least, and that it asks for at most however large the letters are."""
@@ -76,7 +79,7 @@ class Panel(QScrollArea):
         self._placed = self._has_place = False
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
-        self._asked_width = 0
+        self._asked_width = self._letters = 0
         self.body = QWidget()
         self.body.installEventFilter(self)
         self.column = QVBoxLayout(self.body)
@@ -88,8 +91,25 @@ class Panel(QScrollArea):
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 - Qt's name
         """Ask for another width when the sections need one, for instance because letters became larger."""
         if event.type() == QEvent.Type.LayoutRequest:
+            self._follow_letters()
             self._ask_for_width()
         return bool(super().eventFilter(watched, event))
+
+    def _follow_letters(self) -> None:
+        """Give tables and lines of text the size of letters that napari's style gives all but them."""
+        heading = self.body.findChild(QLabel, HEADING)
+        letters = 0 if heading is None else heading.font().pointSize() - 1  # napari's labels are one larger
+        if letters <= 0 or letters == self._letters:
+            return
+        self._letters = letters
+        found = (each for kind in (QLineEdit, QTableWidget) for each in self.body.findChildren(kind))
+        for widget in found:
+            if not isinstance(widget.parent(), QAbstractSpinBox):
+                font = widget.font()
+                font.setPointSize(letters)
+                widget.setFont(font)
+        for slider in self.body.findChildren(QLabeledDoubleSlider):
+            slider.setDecimals(slider.decimals())  # measures its number anew
 
     def _ask_for_width(self) -> None:
         """Not at once: a window that is being drawn must not be laid out anew."""
@@ -169,7 +189,7 @@ class Panel(QScrollArea):
         layout.setContentsMargins(0, 6, 0, 0)
         layout.setSpacing(5)
         heading = QLabel(f"<b>{title}</b>")
-        heading.setObjectName("histodistill_heading")
+        heading.setObjectName(HEADING)
         layout.addWidget(heading)
         self.column.addWidget(frame)
         return layout
