@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,7 @@ from napari_histodistill.slide import open_slide
 from napari_histodistill.slide.labels import NORMAL, TUMOUR
 from napari_histodistill.study import SlideLabel, Study, StudySlide
 from napari_histodistill.viewer.distil import DistilState, Scope
+from napari_histodistill.viewer.guide import next_step
 from napari_histodistill.viewer.layers import Role, add_layer, slide_layer
 from napari_histodistill.viewer.shown import shown_prediction
 from napari_histodistill.viewer.slides import SlideViews
@@ -105,7 +107,7 @@ class Session:
             (model / name).write_text("teacher")
         return Rounds.begin(folder, model, {})
 
-    def do(self, outcome, tumour=slice(0, 100), distillation="0001", *, predict=True, news=True):
+    def do(self, outcome, tumour=slice(0, 100), distillation="0001", *, predict=True, news=True, epochs=()):
         """Do a round as the child would: on disk, and with news of it."""
         rounds = self.rounds(distillation)
         number = rounds.next
@@ -121,7 +123,7 @@ class Session:
         rounds.set_best_score(None if score is None else before)
         after, said = rounds.roles.after(f"rounds/{number}", score, always=False)
         assert said == outcome
-        done = Round(number, "teacher", "", score, rounds.roles.score, outcome)
+        done = Round(number, "teacher", "", score, rounds.roles.score, outcome, list(epochs))
         rounds.finish(done, after)
         if news:
             self.child.tell(done)
@@ -669,6 +671,30 @@ def test_epochs_know_their_round(session):
     session.do("unverified")
     session.do("unverified")
     assert [number for number, _ in session.control.epochs] == [1, 2]
+
+
+def test_epochs_of_rounds_on_disk_are_there_after_a_restart(mark, study, session, new_parent_runner):
+    session.start()
+    done = session.do("unverified", epochs=[asdict(Epoch(number, 0.5, {"kd": 0.5}, None, 1.0)) for number in (1, 2)])
+    session.control._load()
+    assert len(done.epochs) == len(session.control.epochs) == 2  # what was told of them is not counted again
+    session.finish()
+    session.views.close()
+    again = Session(mark.path, study, new_parent_runner())
+    assert [(number, epoch.number) for number, epoch in again.control.epochs] == [(1, 1), (1, 2)]
+    again.views.close()
+
+
+def test_where_the_last_round_is_no_better_nobody_is_told_to_take_it(session):
+    session.start()
+    session.do("unverified")
+    session.finish()
+    assert "take it" in next_step("Distil", session.view)
+    session.start()
+    session.do("not better")
+    session.finish()
+    assert "take" not in next_step("Distil", session.view)
+    assert "correct more" in next_step("Distil", session.view)
 
 
 def test_news_of_a_round_that_was_read_from_disk_do_not_count_it_twice(session):

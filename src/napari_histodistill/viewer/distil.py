@@ -98,8 +98,6 @@ class DistilControl:
     ----------
     settings : DistilSettings
     history : History
-    epochs : list of (int, Epoch)
-        Round and record of every epoch of this session, for the curves.
     progress : Progress or None
         Of the job that is under way.
     on_screen : ShownRound
@@ -114,7 +112,7 @@ class DistilControl:
         self._view = view
         self.settings = DistilSettings()
         self.history = History()
-        self.epochs: list[tuple[int, Epoch]] = []
+        self._told_epochs: list[tuple[int, Epoch]] = []
         self.progress: Progress | None = None
         self.on_screen = ShownRound(view)
         self.on_screen.opened.connect(self.changed.emit)
@@ -129,6 +127,13 @@ class DistilControl:
         self._on_teacher()
 
     # State
+
+    @property
+    def epochs(self) -> list[tuple[int, Epoch]]:
+        """Round and record of every epoch, for the curves: of rounds on disk, then of the one that is under way."""
+        done = [(each.number, Epoch(**record)) for each in self.history.rounds for record in each.epochs]
+        known = {number for number, _ in done}
+        return [*done, *((number, epoch) for number, epoch in self._told_epochs if number not in known)]
 
     @property
     def prediction(self) -> PredictionView | None:
@@ -318,7 +323,7 @@ class DistilControl:
         if isinstance(news, Begun):
             self._on_begun(news)
         elif isinstance(news, Epoch):
-            self.epochs.append((self._round, news))
+            self._told_epochs.append((self._round, news))
         elif isinstance(news, Preview):
             self.on_screen.preview(news)
         elif isinstance(news, Round):
@@ -334,6 +339,7 @@ class DistilControl:
         """A round begins, of the distillation on screen or of a new one because the teacher is another."""
         self._round, self._predicting, history = begun.round, False, self.history
         if begun.folder != history.folder:
+            self._told_epochs.clear()
             self.history = replace(history, folder=begun.folder, rounds=(), roles=Roles(), predicted=frozenset())
         elif self._round > 1:  # the one before was predicted first
             self.history = replace(history, predicted=history.predicted | {self._round - 1})

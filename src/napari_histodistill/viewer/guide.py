@@ -77,6 +77,8 @@ def _in_distil(view: OpenSlideView) -> str:
     if control.state.busy:
         return "You can go on painting: it goes into the next round."
     if control.history.rounds:
+        if control.history.rounds[-1].outcome == "not better":
+            return "No better on your corrections. Next: correct more where it is wrong, then Go on; or export."
         return "Next: compare, choose a round under History and take it; then correct on, or export."
     if control.history.label is SlideLabel.UNKNOWN:
         return "Next: say what this slide is, then press Start."

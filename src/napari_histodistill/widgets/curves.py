@@ -40,7 +40,6 @@ class Curves(QWidget):
         self.setFixedHeight(HEIGHT)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip("Loss of every epoch and, where there is evidence, how well the model does on it")
-        self._drawn = 0
         self._stale = False
         """Whether there is something to draw once this is on screen."""
         self._epochs: Sequence[tuple[int, Epoch]] = ()
@@ -49,7 +48,7 @@ class Curves(QWidget):
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
         """Draw anew in the colours of another theme."""
         super().changeEvent(event)
-        if event.type() == QEvent.Type.StyleChange and self._drawn:
+        if event.type() == QEvent.Type.StyleChange and self._epochs:
             self._draw_if_seen()
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
@@ -64,10 +63,10 @@ class Curves(QWidget):
         self._set_margins()
 
     def show_epochs(self, epochs: Sequence[tuple[int, Epoch]]) -> None:
-        """Draw the epochs (round, record); does nothing if none was added since."""
-        if len(epochs) == self._drawn:
+        """Draw the epochs (round, record); does nothing if they are drawn."""
+        if tuple(epochs) == self._epochs:
             return
-        self._epochs, self._drawn = tuple(epochs), len(epochs)
+        self._epochs = tuple(epochs)
         self.setVisible(bool(epochs))
         self._draw_if_seen()
 
