@@ -141,6 +141,28 @@ def test_every_choice_reaches_the_job_and_outlives_the_dock(window, dock, view, 
     window.wait(lambda: not view.distil.state.busy)
 
 
+def test_curves_are_drawn_once_for_a_theme_and_behind_another_dock_when_it_comes_to_the_front(
+    window, dock, view, docked, monkeypatch
+):
+    drawn = []
+    draw = dock.curves._draw
+    monkeypatch.setattr(dock.curves, "_draw", lambda: (drawn.append(1), draw()))
+    dock.curves.show_epochs([(1, Epoch(1, 0.5, {"kd": 0.5}, None, 1.0))])
+    window.settle(0.3)
+    assert len(drawn) == 1
+    window.viewer.theme = "light"
+    window.settle(0.3)
+    assert len(drawn) == 2
+    docked("Export")
+    window.settle(0.3)
+    window.viewer.theme = "dark"
+    window.settle(0.3)
+    assert len(drawn) == 2
+    dock.dock.raise_()
+    window.settle(0.3)
+    assert len(drawn) == 3
+
+
 def test_start_pause_and_stop_and_what_is_on_screen_meanwhile(window, dock, view, work):
     dock.start_button.click()
     window.wait(lambda: view.distil.epochs)

@@ -8,13 +8,13 @@ from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator
-from qtpy.QtCore import QEvent
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qtpy.QtGui import QResizeEvent, QShowEvent
+    from qtpy.QtGui import QPaintEvent, QResizeEvent
 
     from napari_histodistill.mil.settings import Epoch
 
@@ -40,22 +40,25 @@ class Curves(QWidget):
         self.setFixedHeight(HEIGHT)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip("Loss of every epoch and, where there is evidence, how well the model does on it")
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._draw_if_seen)
         self._stale = False
         """Whether there is something to draw once this is on screen."""
         self._epochs: Sequence[tuple[int, Epoch]] = ()
         self.setVisible(False)
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's name
-        """Draw anew in the colours of another theme."""
+        """Draw anew in the colours of another theme, once all of the window has them: napari sets its style twice."""
         super().changeEvent(event)
         if event.type() == QEvent.Type.StyleChange and self._epochs:
-            self._draw_if_seen()
+            self._soon.start()
 
-    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
-        """Draw what came while the dock lay behind others."""
-        super().showEvent(event)
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
+        """Draw what came while the dock lay behind others: Qt calls it visible there, and does not paint it."""
+        super().paintEvent(event)
         if self._stale:
-            self._draw()
+            self._soon.start()
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name
         """Keep the margins as wide as the letters in them."""
@@ -72,7 +75,7 @@ class Curves(QWidget):
 
     def _draw_if_seen(self) -> None:
         self._stale = True
-        if self.isVisible():
+        if not self.visibleRegion().isEmpty():
             self._draw()
 
     def _draw(self) -> None:
