@@ -29,7 +29,7 @@ from napari_histodistill.viewer.study_reasons import (
     why_not_remove,
     why_not_search,
 )
-from napari_histodistill.viewer.teacher import default_study_folder
+from napari_histodistill.viewer.teacher_work import default_study_folder
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ from napari_histodistill.slide.synthetic import draw_slide
 from napari_histodistill.study import RunState, Study
 from napari_histodistill.viewer.guide import NO_SLIDE
 from napari_histodistill.viewer.layers import Role
-from napari_histodistill.viewer.teacher import TeacherState, default_study_folder
+from napari_histodistill.viewer.teacher import TeacherState
+from napari_histodistill.viewer.teacher_work import default_study_folder
 from napari_histodistill.widgets.parts import MINIMUM_WIDTH, Banner, Slider, show_progress
 from napari_histodistill.widgets.session import session_of
 

@@ -22,7 +22,7 @@ from napari_histodistill.viewer.layers import (
 from napari_histodistill.viewer.slide_view import OpenSlideView
 from napari_histodistill.viewer.slide_work import OpenRequest, draw_sample, open_file
 from napari_histodistill.viewer.study import StudyControl
-from napari_histodistill.viewer.teacher import default_study_folder
+from napari_histodistill.viewer.teacher_work import default_study_folder
 from napari_histodistill.viewer.work import Latest, Runner, tell
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ from napari_histodistill.viewer.study_work import (
     restore,
     search,
 )
-from napari_histodistill.viewer.teacher import default_study_folder
+from napari_histodistill.viewer.teacher_work import default_study_folder
 from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:

@@ -3,41 +3,42 @@
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import platformdirs
 from napari.utils.notifications import show_info, show_warning
 from psygnal import Signal
 
 from napari_histodistill.errors import HistodistillError
-from napari_histodistill.jobs import JobCancelled, JobControl, JobState, ProcessJob, ThreadJob
+from napari_histodistill.jobs import JobCancelled, JobState, ProcessJob, ThreadJob
 from napari_histodistill.nets import ModelCard, read_card
 from napari_histodistill.nets.masking import MaskSettings
 from napari_histodistill.predict import PredictRequest, PredictSummary, TileDone, predict_slide
 from napari_histodistill.predict.predict import COARSEST
-from napari_histodistill.slide.cache import cache_folder
-from napari_histodistill.study import Run, RunState, SavedTissue, Study, StudyError, StudySlide
+from napari_histodistill.study import RunState, StudyError
 from napari_histodistill.viewer.editing import window_of
 from napari_histodistill.viewer.geometry import view_centre
 from napari_histodistill.viewer.result import ResultView
-from napari_histodistill.viewer.saving import SavedCorrections, read_corrections
+from napari_histodistill.viewer.teacher_work import (
+    Loaded,
+    LoadRequest,
+    Preparation,
+    is_replaced,
+    load,
+    prepare,
+)
 from napari_histodistill.viewer.work import Latest, tell
 
 if TYPE_CHECKING:
     from napari_histodistill.jobs import Progress
-    from napari_histodistill.slide import Slide
-    from napari_histodistill.viewer.editing import Mask, Window
+    from napari_histodistill.viewer.editing import Window
     from napari_histodistill.viewer.slide_view import OpenSlideView
 
 BUNDLED: Final = "bundled"
-LONGEST_STEM: Final = 200
-"""Bytes of a slide's name in that of its study; file systems take 255 in all."""
 
 
 class TeacherState(enum.Enum):
@@ -57,14 +58,6 @@ class TeacherState(enum.Enum):
     def busy(self) -> bool:
         """Whether work is under way."""
         return self in {TeacherState.TISSUE, TeacherState.RUNNING, TeacherState.PAUSED, TeacherState.STOPPING}
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    entry: StudySlide
-    run: Run | None
-    corrections: SavedCorrections
-    tissue: SavedTissue | None
 
 
 class TeacherControl:
@@ -170,7 +163,7 @@ class TeacherControl:
         self.study_folder, self.problem, self._stale = folder, "", False
         if (folder / "study.json").exists():
             self._loading.start(
-                ThreadJob(_load, self._load_request),
+                ThreadJob(load, self._load_request),
                 done=self._on_loaded,
                 failed=self._on_load_failed,
             )
@@ -212,7 +205,7 @@ class TeacherControl:
         self._opening.cancel()
         if self._next_settings is not None and not self._resume:
             self.mask_settings, self._next_settings = self._next_settings, None
-        self._work.start(ThreadJob(_prepare, self._preparation()), done=self._launch, failed=self._on_failed)
+        self._work.start(ThreadJob(prepare, self._preparation()), done=self._launch, failed=self._on_failed)
         self.changed.emit()
 
     def _launch(self, request: PredictRequest) -> None:
@@ -254,7 +247,7 @@ class TeacherControl:
     def _mpp(self) -> tuple[float, float]:
         return self._view.slide.require_mpp()
 
-    def _preparation(self) -> _Preparation:
+    def _preparation(self) -> Preparation:
         """A snapshot of everything that the run needs."""
         assert self.card is not None
         y, x = view_centre(self._view.viewer)
@@ -270,7 +263,7 @@ class TeacherControl:
             center=(y / self._mpp[0] + 0.5, x / self._mpp[1] + 0.5),
             **asdict(self.mask_settings),
         )
-        return _Preparation(request, self._view.slide, 2 * self.card.mpp, self._view.tissue.saved_form())
+        return Preparation(request, self._view.slide, 2 * self.card.mpp, self._view.tissue.saved_form())
 
     def pause(self) -> None:
         """Hold the run, or let it go on."""
@@ -306,9 +299,9 @@ class TeacherControl:
     def _open_current_run(self) -> None:
         """Bring the result of the run that is under way on screen."""
         if not self._opening.busy:
-            self._opening.start(ThreadJob(_load, self._load_request), done=self._on_opened)
+            self._opening.start(ThreadJob(load, self._load_request), done=self._on_opened)
 
-    def _on_opened(self, loaded: _Loaded | None) -> None:
+    def _on_opened(self, loaded: Loaded | None) -> None:
         if loaded is None or loaded.run is None:
             return  # the next window that lands tries again
         self._show(self._with_present_corrections(loaded))
@@ -319,7 +312,7 @@ class TeacherControl:
         self._landed.clear()
         self.changed.emit()
 
-    def _with_present_corrections(self, loaded: _Loaded) -> _Loaded:
+    def _with_present_corrections(self, loaded: Loaded) -> Loaded:
         """What was corrected so far is on screen, if there was a result, and may be more than the study has."""
         if self.result is None:
             return loaded
@@ -329,9 +322,9 @@ class TeacherControl:
     def _on_done(self, summary: PredictSummary) -> None:
         self._opening.cancel()
         done = partial(self._on_complete, summary)
-        self._work.start(ThreadJob(_load, self._load_request), done=done, failed=self._on_failed)
+        self._work.start(ThreadJob(load, self._load_request), done=done, failed=self._on_failed)
 
-    def _on_complete(self, summary: PredictSummary, loaded: _Loaded | None) -> None:
+    def _on_complete(self, summary: PredictSummary, loaded: Loaded | None) -> None:
         self.progress, self._stale, self._stopping = None, False, False
         if loaded is not None and loaded.run is not None:
             if not self._shows_current_run:
@@ -351,10 +344,10 @@ class TeacherControl:
     # Results
 
     @property
-    def _load_request(self) -> _LoadRequest:
-        return _LoadRequest(self.study_folder, self._view.slide.fingerprint)
+    def _load_request(self) -> LoadRequest:
+        return LoadRequest(self.study_folder, self._view.slide.fingerprint)
 
-    def _on_loaded(self, loaded: _Loaded | None) -> None:
+    def _on_loaded(self, loaded: Loaded | None) -> None:
         if loaded is not None:
             if self._view.slide.mpp is None:
                 self._view.set_mpp(loaded.entry.mpp)
@@ -374,7 +367,7 @@ class TeacherControl:
             tell(error)
         self.changed.emit()
 
-    def _show(self, loaded: _Loaded) -> None:
+    def _show(self, loaded: Loaded) -> None:
         self._close_result()
         assert loaded.run is not None
         tissue, saved = self._view.tissue.mask, loaded.tissue
@@ -406,7 +399,7 @@ class TeacherControl:
             return
         self.result.look_if_changed()
         if not (self.state.busy or self._loading.busy or self._watching.busy):
-            job = ThreadJob(_is_replaced, self.result)
+            job = ThreadJob(is_replaced, self.result)
             self._watching.start(job, done=partial(self._on_watched, self.result))
 
     def _on_watched(self, result: ResultView, replaced: bool) -> None:
@@ -441,59 +434,3 @@ class TeacherControl:
             work.cancel()
         if self.result is not None:
             self.result.close(wait=wait)
-
-
-@dataclass(frozen=True)
-class _LoadRequest:
-    folder: Path
-    fingerprint: str
-
-
-def _is_replaced(result: ResultView, _control: JobControl) -> bool:
-    """Whether another complete run is where a result's run was."""
-    if result.run.folder.exists() or not result.entry.folder.exists():
-        return False
-    run = result.entry.run
-    return run is not None and run.record.state is RunState.COMPLETE
-
-
-def _load(request: _LoadRequest, control: JobControl) -> _Loaded | None:
-    """What a study knows of a slide, or None."""
-    control.progress(0, 0, "Opening the study")
-    entry = Study.open(request.folder).slide(request.fingerprint)
-    if entry is None:
-        return None
-    run = entry.run
-    if run is not None:
-        entry.tissue_on_grid()  # raises where a result came without its tissue
-    return _Loaded(entry, run, read_corrections(entry), entry.tissue())
-
-
-@dataclass(frozen=True)
-class _Preparation:
-    request: PredictRequest
-    slide: Slide
-    target_mpp: float
-    tissue: tuple[Mask, dict[str, Any], bool]
-
-
-def _prepare(preparation: _Preparation, control: JobControl) -> PredictRequest:
-    """Put slide and tissue mask into the study; gives what the child is asked for."""
-    control.progress(0, 0, "Preparing the study")
-    entry = Study.open_or_create(preparation.request.study_folder).add_slide(
-        preparation.slide, target_mpp=preparation.target_mpp
-    )
-    mask, settings, edited = preparation.tissue
-    entry.save_tissue(mask, settings=settings, edited=edited)
-    control.checkpoint()
-    return preparation.request
-
-
-def default_study_folder(slide: Path) -> Path:
-    """Folder beside the slide where that can be written, otherwise in the user's documents."""
-    beside, stem = slide.parent, slide.stem
-    while len(os.fsencode(stem)) > LONGEST_STEM:
-        stem = stem[:-1]
-    if os.access(beside, os.W_OK) and not beside.is_relative_to(cache_folder()):
-        return beside / f"{stem}-study"
-    return platformdirs.user_documents_path() / "HistoDistill" / f"{stem}-study"
