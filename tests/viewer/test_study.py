@@ -342,7 +342,7 @@ def test_a_slide_without_a_pixel_size_is_refused_in_words(session, study, tmp_pa
     assert study.note == "No slides added"
     session.views.open(tmp_path / "plain.png")
     session.runner.pass_time()
-    assert "enter it in the Slide widget" in why_not_add_open(study)
+    assert "enter it in the Slide dock" in why_not_add_open(study)
 
 
 def test_a_removed_slide_leaves_the_viewer_and_comes_back_with_its_work(session, study):

@@ -27,7 +27,7 @@ def why_not_add_open(study: StudyControl) -> str:
     if not strangers:
         return "The study holds every slide that is open." if study.open_slides else "No slide is open."
     if any(view.slide.mpp is None for view in strangers):
-        return "The pixel size of an open slide is unknown: enter it in the Slide widget."
+        return "The pixel size of an open slide is unknown: enter it in the Slide dock."
     busy = any(is_busy(view) for view in strangers)
     return "Work on an open slide is under way: wait for it, or stop it." if busy else ""
 

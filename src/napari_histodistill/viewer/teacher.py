@@ -44,7 +44,7 @@ BUNDLED: Final = "bundled"
 class TeacherState(enum.Enum):
     """Where the teacher stands with a slide; the value is what the user reads."""
 
-    NO_MPP = "Pixel size unknown: enter it in the Slide widget"
+    NO_MPP = "Pixel size unknown: enter it in the Slide dock"
     READY = "Ready"
     TISSUE = "Finding tissue"
     RUNNING = "Running"
