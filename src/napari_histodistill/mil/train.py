@@ -24,6 +24,7 @@ from napari_histodistill.nets.model import Model, save_model
 from napari_histodistill.nets.network import SideNetwork
 from napari_histodistill.nets.registry import ENCODERS
 from napari_histodistill.nets.stain import REINHARD, typical_stain
+from napari_histodistill.nets.threads import torch_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,7 +115,7 @@ class TrainRequest:
         µm per pixel of the data, in place of what it says.
     device : str
     threads : int, optional
-        CPU threads; torch's choice if None.
+        CPU threads, see `nets.threads.torch_threads`.
     resume : bool
         Go on from the checkpoint in ``out``.
     recipe : Recipe
@@ -158,8 +159,11 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
         raise TrainingError(f"There is no method {request.method!r}: choose one of {', '.join(methods())}.")
     if request.epochs < 1:
         raise TrainingError("A training needs at least one epoch.")
-    if request.threads:
-        torch.set_num_threads(request.threads)
+    with torch_threads(request.threads):
+        return _train(request, control)
+
+
+def _train(request: TrainRequest, control: JobControl) -> TrainResult:
     dataset = load_dataset(request.data, request.mpp).with_splits()
     check_trainable(dataset, request.method)
     recipe, train = request.recipe, dataset.part("train")
