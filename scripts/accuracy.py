@@ -23,16 +23,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_histodistill.distill.recipe import find_recipe
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 CELLS, PAGE = ROOT / "docs" / "results", ROOT / "docs" / "results.md"
 SEEDS = (0, 1, 2)
-TEACHER_EPOCHS, ROUNDS, ROUND_EPOCHS = 4, 1, 3
+TEACHER_EPOCHS, ROUNDS = 4, 1
 RECIPE_OF = {"teacher": "published", "prior": "default", "ceiling": "default"}
 FAMILIES = ("gm", "dice", "attention", "swin")
-ABLATIONS = ("no-density", "no-fusion", "no-wce", "self-training", "paper-loss", "trust", "default@3", "reversal@3")
+ABLATIONS = (
+    "no-density",
+    "no-fusion",
+    "no-wce",
+    "self-training",
+    "paper-loss",
+    "trust",
+    "default@3",
+    "reversal@3",
+    "paper",
+)
+OF_SWIN = ("faint", "default+efficientnet-lite0", "faint+efficientnet-lite0@3")
 KEYS = ("dice_pooled", "f1_positive", "f1_negative", "miou", "miou_image", "hd95_um", "calibration_error")
 MARK = "<!-- tables: made by scripts/accuracy.py --table, do not edit below -->"
 
@@ -41,7 +54,8 @@ MARK = "<!-- tables: made by scripts/accuracy.py --table, do not edit below -->"
 class Cell:
     """One run: a teacher as published or with the density prior, a ceiling (full masks), or a student.
 
-    The kind of a student is its recipe, with the rounds behind an @ if they are not `ROUNDS`.
+    The kind of a student is its recipe, with the student's encoder behind a + if it is not its teacher's, and the
+    rounds behind an @ if they are not `ROUNDS`.
     """
 
     kind: str
@@ -56,12 +70,22 @@ class Cell:
     @property
     def recipe(self) -> str:
         """Recipe of a student."""
-        return self.kind.partition("@")[0]
+        return self.kind.partition("@")[0].partition("+")[0]
+
+    @property
+    def encoder(self) -> str | None:
+        """Encoder of a student, if it is not its teacher's."""
+        return self.kind.partition("@")[0].partition("+")[2] or None
 
     @property
     def rounds(self) -> int:
         """Rounds of a student."""
         return int(self.kind.partition("@")[2] or ROUNDS)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a round of a student: as its recipe has it."""
+        return find_recipe(self.recipe).epochs
 
 
 def cells() -> Iterator[Cell]:
@@ -77,7 +101,8 @@ def cells() -> Iterator[Cell]:
             yield Cell(recipe, "gm", seed)
     for seed in SEEDS:
         yield Cell("teacher", "swin", seed)
-        yield Cell("default", "swin", seed)
+        for kind in ("default", *OF_SWIN):
+            yield Cell(kind, "swin", seed)
 
 
 def command(cell: Cell) -> str:
@@ -88,9 +113,10 @@ def command(cell: Cell) -> str:
             f"histodistill train-teacher DATA/ebhi-seg --method {method} --recipe {RECIPE_OF[cell.kind]} "
             f"--epochs {TEACHER_EPOCHS} --seed {cell.seed} --threads 1 --out WORK/{cell.name}"
         )
+    encoder = f"--encoder {cell.encoder} " if cell.encoder else ""
     return (
         f"histodistill distill --teacher WORK/teacher-{cell.family}-{cell.seed} --data DATA/ebhi-seg "
-        f"--rounds {cell.rounds} --epochs {ROUND_EPOCHS} --seed {cell.seed} --recipe {cell.recipe} "
+        f"--rounds {cell.rounds} --epochs {cell.epochs} --seed {cell.seed} --recipe {cell.recipe} {encoder}"
         f"--select masks --threads 1 --out WORK/{cell.name}"
     )
 
@@ -98,7 +124,7 @@ def command(cell: Cell) -> str:
 def run(cell: Cell, data: Path, work: Path, threads: int, device: str) -> dict[str, Any]:
     """Train what the cell asks for, and measure it on test patients and on GlaS."""
     from napari_histodistill import __version__
-    from napari_histodistill.distill import DistillRequest, distill, find_recipe
+    from napari_histodistill.distill import DistillRequest, distill
     from napari_histodistill.jobs import InlineControl
     from napari_histodistill.mil import TEACHER_RECIPES, TrainRequest, evaluate_model, load_dataset, train_teacher
     from napari_histodistill.nets import load_model
@@ -133,13 +159,14 @@ def run(cell: Cell, data: Path, work: Path, threads: int, device: str) -> dict[s
                 data=data / "ebhi-seg",
                 out=folder,
                 rounds=cell.rounds,
-                epochs=ROUND_EPOCHS,
+                epochs=cell.epochs,
                 seed=cell.seed,
                 select="masks",
                 device=device,
                 threads=threads,
                 resume=True,
                 recipe=find_recipe(cell.recipe),
+                encoder=cell.encoder,
             ),
             control,
         )
@@ -263,6 +290,10 @@ def write_page() -> None:
     lines += ["## Ablation, students of `gm`", ""]
     for data in ("ebhi-seg", "glas"):
         lines += [*table(done, data, ablation), ""]
+    weak = [("teacher", "teacher", "swin"), *((kind, kind, "swin") for kind in ("default", *OF_SWIN))]
+    lines += ["## Students of `swin`, a weak teacher", ""]
+    for data in ("ebhi-seg", "glas"):
+        lines += [*table(done, data, weak), ""]
     lines += strokes(done)
     lines += ["## Commands", "", "| cell | command | seconds |", "| --- | --- | --- |"]
     lines += [f"| {name} | `{cell['command']}` | {cell['seconds']} |" for name, cell in done.items()]

@@ -43,6 +43,15 @@ def test_targets_are_soft_cut_in_the_middle_or_where_each_image_parts():
     assert shaped(maps, Targets(cut="otsu"), 1.0).sum() == 50
 
 
+def test_a_faint_map_of_a_positive_bag_is_cut_below_what_it_says_of_the_bag():
+    maps = np.r_[np.full(60, 0.02), np.full(40, 0.2)].reshape(10, 10, 1).astype(np.float32)
+    faint = Targets(cut="relative", threshold=0.3)
+    assert shaped(maps, faint, 1.0).sum() == 40, "0.3 of (0.4 * 0.2^4)^(1/4) = 0.16 is 0.05"
+    assert not shaped(maps, faint, 1.0, positive=False).any(), "of an unknown bag nothing is claimed"
+    loud = np.clip(maps * 5, 0, 1)
+    assert np.array_equal(shaped(loud, faint, 1.0), shaped(loud, Targets(threshold=0.3 * 0.7953), 1.0))
+
+
 def test_temperature_sharpens_and_softens_about_one_half():
     maps = np.array([[[0.2], [0.5], [0.9]]], np.float32)
     sharp, flat = (shaped(maps, Targets(cut="soft", temperature=t), 1.0) for t in (0.5, 2.0))

@@ -21,8 +21,10 @@ class Targets:
     ----------
     views : {1, 4, 8}
         Views of an image that the teacher's maps are averaged over: as it is, four rotations, these and their mirrors.
-    cut : {"soft", "fixed", "otsu"}
-        The probabilities as they are; cut at ``threshold``; or cut at each image's own threshold (Otsu 1979).
+    cut : {"soft", "fixed", "otsu", "relative"}
+        The probabilities as they are; cut at ``threshold``; cut at each image's own threshold (Otsu 1979); or, in a bag
+        that is known to hold tumour, at ``threshold`` times the bag's own score, the generalised mean of its map: a
+        weak teacher stays below any fixed threshold in most of the tumour.
     threshold : float
         Where to cut. In a bag that is known to hold tumour less evidence is enough than anywhere else.
     temperature : float
@@ -37,7 +39,7 @@ class Targets:
     """
 
     views: Literal[1, 4, 8] = 4
-    cut: Literal["soft", "fixed", "otsu"] = "fixed"
+    cut: Literal["soft", "fixed", "otsu", "relative"] = "fixed"
     threshold: float = 0.4
     temperature: float = 1.0
     holes_mm2: float = 0.0
@@ -140,6 +142,7 @@ RECIPES: dict[str, DistillRecipe] = {
         trust=True,
     ),
     "no-density": replace(_DEFAULT, targets=Targets(threshold=0.5, density=0.0)),
+    "faint": replace(_DEFAULT, targets=Targets(cut="relative", threshold=0.3)),
     "no-fusion": replace(_DEFAULT, targets=replace(_DEFAULT.targets, per_side=True)),
     "reversal": replace(_DEFAULT, start="reversal"),
     "no-wce": replace(_DEFAULT, wce=0.0),

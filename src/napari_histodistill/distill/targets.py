@@ -8,7 +8,8 @@ import numpy as np
 from skimage.filters import threshold_otsu
 
 from napari_histodistill.mil.augment import dense_tissue, fill_holes
-from napari_histodistill.mil.sampler import NEGATIVE, WEIGHT_UNIT
+from napari_histodistill.mil.sampler import NEGATIVE, POSITIVE, WEIGHT_UNIT
+from napari_histodistill.mil.train import bag_score
 from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
 
 if TYPE_CHECKING:
@@ -40,18 +41,27 @@ def averaged(predict: Predict, image: NDArray[np.uint8], views: int) -> NDArray[
     return total / np.float32(views)
 
 
-def shaped(maps: NDArray[np.float32], settings: Targets, mpp: float) -> NDArray[np.float32]:
-    """Averaged maps (h, w, k) in [0, 1] as the targets that ``settings`` asks for, at ``mpp`` µm per pixel."""
+def shaped(
+    maps: NDArray[np.float32], settings: Targets, mpp: float, *, positive: bool = True
+) -> NDArray[np.float32]:
+    """Averaged maps (h, w, k) in [0, 1] as the targets that ``settings`` asks for, at ``mpp`` µm per pixel.
+
+    ``positive`` says whether the bag is known to hold tumour.
+    """
     if settings.temperature != 1:
         logits = np.log(maps.clip(1e-6, 1 - 1e-6) / (1 - maps.clip(1e-6, 1 - 1e-6)))
         maps = 1 / (1 + np.exp(-logits / settings.temperature))
     if settings.cut == "soft":
         return maps
-    return np.dstack([_cut(maps[..., k], settings, mpp) for k in range(maps.shape[2])])
+    return np.dstack([_cut(maps[..., k], settings, mpp, positive) for k in range(maps.shape[2])])
 
 
-def _cut(plane: NDArray[np.float32], settings: Targets, mpp: float) -> NDArray[np.float32]:
-    threshold = threshold_otsu(plane) if settings.cut == "otsu" and np.ptp(plane) > 0 else settings.threshold
+def _cut(plane: NDArray[np.float32], settings: Targets, mpp: float, positive: bool) -> NDArray[np.float32]:
+    threshold = settings.threshold
+    if settings.cut == "otsu" and np.ptp(plane) > 0:
+        threshold = threshold_otsu(plane)
+    elif settings.cut == "relative" and positive:
+        threshold *= bag_score(plane)
     mask = plane >= threshold
     if settings.holes_mm2:
         mask = fill_holes(mask, settings.holes_mm2, mpp)
@@ -76,10 +86,12 @@ def make_targets(
     for place, image in enumerate(material.seen):
         control.checkpoint()
         control.progress(place, len(material.seen), "The teacher looks at the training images")
-        if material.place_labels[place] == NEGATIVE:
+        label = material.place_labels[place]
+        if label == NEGATIVE:
             target = np.zeros((*image.shape[:2], len(weights) + 1 if settings.per_side else 1), np.float32)
         else:
-            target = shaped(averaged(predict, image, settings.views), settings, material.mpp)
+            maps = averaged(predict, image, settings.views)
+            target = shaped(maps, settings, material.mpp, positive=label == POSITIVE)
             if settings.density:
                 target = target * dense_tissue(image, material.mpp, settings.density)[..., None]
         by_hand = None if material.set_by_hand is None else material.set_by_hand[place]
