@@ -41,9 +41,7 @@ def averaged(predict: Predict, image: NDArray[np.uint8], views: int) -> NDArray[
     return total / np.float32(views)
 
 
-def shaped(
-    maps: NDArray[np.float32], settings: Targets, mpp: float, *, positive: bool = True
-) -> NDArray[np.float32]:
+def shaped(maps: NDArray[np.float32], settings: Targets, mpp: float, *, positive: bool = True) -> NDArray[np.float32]:
     """Averaged maps (h, w, k) in [0, 1] as the targets that ``settings`` asks for, at ``mpp`` µm per pixel.
 
     ``positive`` says whether the bag is known to hold tumour.
