@@ -21,8 +21,8 @@ from napari_histodistill.heap import kept_heap
 from napari_histodistill.jobs import InlineControl
 from napari_histodistill.nets import load_model
 from napari_histodistill.nets.masking import MaskSettings
+from napari_histodistill.nets.threads import torch_threads
 from napari_histodistill.predict import PredictRequest, engine, mask_from_probability, predict_slide
-from napari_histodistill.predict.engine import torch_threads
 
 PREDICT = """
 import sys

@@ -18,7 +18,7 @@ from napari_histodistill.mil.augment import Batch
 from napari_histodistill.mil.losses import gm_loss
 from napari_histodistill.nets.model import normalise
 from napari_histodistill.nets.network import Maps, SideNetwork
-from napari_histodistill.predict.engine import torch_threads
+from napari_histodistill.nets.threads import torch_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable

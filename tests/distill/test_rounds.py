@@ -98,3 +98,10 @@ def test_rounds_that_are_begun_anew_and_killed_leave_no_state_of_models_that_are
     with pytest.raises(KeyboardInterrupt):
         Rounds.begin(rounds.folder, tmp_path / "first", {})
     assert not list(rounds.folder.glob("state.json*"))
+
+
+def test_a_model_that_somebody_trained_is_not_replaced_by_rounds(tmp_path):
+    first, mine = write_model(tmp_path / "first", "first"), write_model(tmp_path / "mine", "hours of training")
+    with pytest.raises(RoundsError, match="holds a model, which would be lost: choose another folder"):
+        Rounds.begin(mine, first, {})
+    assert {(mine / name).read_text() for name in FILES} == {"hours of training"}

@@ -380,6 +380,18 @@ def test_a_file_name_can_be_given(entry, tmp_path):
     assert export_slide(entry, ["geojson"], tmp_path / "folder")["geojson"].parent == tmp_path / "folder"
 
 
+def test_no_export_takes_the_place_of_the_slide(entry):
+    before = entry.slide_path.read_bytes()
+    with pytest.raises(ExportError, match="is the slide itself"):
+        export_slide(entry, ["ome-tiff"], entry.slide_path)
+    link = entry.slide_path.with_name("link.tiff")
+    link.symlink_to(entry.slide_path)
+    with pytest.raises(ExportError, match="is the slide itself"):
+        export_slide(entry, ["ome-tiff"], link)
+    assert entry.slide_path.read_bytes() == before
+    assert not list(entry.slide_path.parent.glob(".partial*"))
+
+
 def test_hostile_slide_names_are_safe_in_file_names_and_in_files(entry, tmp_path):
     entry.known_path = entry.known_path.with_name("a\"\n<b>\u202e--&'..;gnp.tiff")
     written = export_slide(entry, [name for name in FORMATS if name != "png"], tmp_path / "out")

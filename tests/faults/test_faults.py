@@ -166,46 +166,48 @@ refused(lambda: Study.open(study).distillation_lock().acquire())
         shutil.rmtree(public)
 
 
-def test_a_folder_that_vanishes_is_told_and_what_was_painted_is_written_when_it_is_back(study, slide, monkeypatch):
+@pytest.fixture
+def session(study, slide, monkeypatch):
     monkeypatch.setenv("HISTODISTILL_CACHE", str(study.parent / "cache"))
     session = child.Session(slide, study)
-    try:
-        session.paint(30, 40, 1)
-        session.loop.run(20, lambda: session.result.all_saved)
-        away = study.rename(study.with_name("away"))
-        session.paint(90, 100, 3)
-        session.loop.run(20, lambda: session.result.save_problem)
-        assert "not saved yet" in session.result.save_problem
-        assert not study.exists()  # nothing of it is made anew
-        session.paint(60, 150, 2)
-        away.rename(study)
-        session.loop.run(30, lambda: session.result.all_saved)
-        assert session.result.save_problem == ""
-        hand = session.result.mask.hand.copy()
-    finally:
-        session.close()
+    yield session
+    session.close()
+
+
+def paint_in_vain(session, *stroke: int) -> None:
+    """Paint while the study cannot be written, and see that this is told."""
+    session.paint(*stroke)
+    session.loop.run(20, lambda: session.result.save_problem)
+    assert "not saved yet" in session.result.save_problem
+
+
+def see_all_saved(session, study: Path) -> None:
+    """Wait until everything that was painted is on disk."""
+    session.loop.run(30, lambda: session.result.all_saved)
+    assert session.result.save_problem == ""
+    hand = session.result.mask.hand.copy()
+    session.close()
     np.testing.assert_array_equal(entry_of(study).all_corrections()[:], hand - np.uint8(1))
     assert check(study).damaged == []
 
 
-def test_a_slide_that_another_process_takes_out_is_told_and_its_strokes_are_written_when_it_is_back(
-    study, slide, monkeypatch
-):
-    monkeypatch.setenv("HISTODISTILL_CACHE", str(study.parent / "cache"))
-    session = child.Session(slide, study)
-    try:
-        removed = remove_slide(entry_of(study).folder)
-        session.paint(90, 100, 3)
-        session.loop.run(20, lambda: session.result.save_problem)
-        assert "not saved yet" in session.result.save_problem
-        assert list((study / "slides").iterdir()) == []  # nothing of it is made anew
-        restore_slide(removed)
-        session.loop.run(30, lambda: session.result.all_saved)
-        assert session.result.save_problem == ""
-        hand = session.result.mask.hand.copy()
-    finally:
-        session.close()
-    np.testing.assert_array_equal(entry_of(study).all_corrections()[:], hand - np.uint8(1))
+def test_a_folder_that_vanishes_is_told_and_what_was_painted_is_written_when_it_is_back(study, session):
+    session.paint(30, 40, 1)
+    session.loop.run(20, lambda: session.result.all_saved)
+    away = study.rename(study.with_name("away"))
+    paint_in_vain(session, 90, 100, 3)
+    assert not study.exists()  # nothing of it is made anew
+    session.paint(60, 150, 2)
+    away.rename(study)
+    see_all_saved(session, study)
+
+
+def test_a_slide_that_another_process_takes_out_is_told_and_its_strokes_are_written_when_it_is_back(study, session):
+    removed = remove_slide(entry_of(study).folder)
+    paint_in_vain(session, 90, 100, 3)
+    assert list((study / "slides").iterdir()) == []  # nothing of it is made anew
+    restore_slide(removed)
+    see_all_saved(session, study)
 
 
 class Vanishing(InlineControl):

@@ -184,7 +184,14 @@ def test_a_slide_that_fails_is_told_and_the_others_go_on(slides, model, tmp_path
     assert "not a slide" in result.failures[0].sentence
     assert [Path(summary.slide) for summary in result.summaries] == [slides[1]]
     assert [p.payload for p in seen if isinstance(p.payload, SlideFailure)] == list(result.failures)
-    assert (seen[-1].done, seen[-1].total, seen[-1].message) == (200, 200, "2 of 2 slides done")
+    assert (seen[-1].done, seen[-1].total, seen[-1].message) == (200, 200, "1 of 2 slides done, 1 failed")
+
+
+def test_a_single_slide_that_fails_is_not_called_done(model, tmp_path):
+    seen = []
+    result = predict_cohort(cohort((tmp_path / "gone.svs",), tmp_path / "study", model), InlineControl(seen.append))
+    assert len(result.failures) == 1
+    assert [report.message for report in seen if "slides" in report.message] == ["0 of 1 slides done, 1 failed"]
 
 
 def test_warnings_of_a_cohort_name_their_slide(model, tmp_path, write_tiff):

@@ -97,6 +97,16 @@ def test_a_damaged_chunk_that_is_to_be_changed_is_a_sentence(tmp_path):
         pyramid.write(0, 500, whole)
 
 
+@pytest.mark.parametrize(
+    ("y", "x", "shape"), [(0, 0, (4, 4, 3)), (0, 0, (16,)), (1026, 0, (2, 4)), (0, -1, (4, 4)), (0, 2050, (4, 4))]
+)
+def test_a_block_that_does_not_lie_inside_is_a_mistake_of_the_caller_and_no_damage(tmp_path, odd_grid, y, x, shape):
+    pyramid = Pyramid.create(tmp_path / "a", odd_grid, "image", name="x")
+    with pytest.raises(ValueError, match="does not lie in an array"):
+        pyramid.write(y, x, np.ones(shape, np.uint8))
+    assert not pyramid.levels[0][:].any()
+
+
 def test_a_square_has_its_edges_at_the_same_place_in_every_level(tmp_path, odd_grid):
     """Area times value is kept, and so is the centre of mass, in µm."""
     pyramid = Pyramid.create(tmp_path / "a", odd_grid, "image", name="x")

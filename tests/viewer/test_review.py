@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from napari.utils.notifications import notification_manager
 
 from napari_histodistill.predict.uncertainty import Why
 from napari_histodistill.slide import open_slide
@@ -397,12 +398,46 @@ def test_another_study_begins_anew(session, tmp_path):
     assert session.view.audit.audit is None
 
 
-def test_a_write_that_fails_is_told_and_nothing_is_shown_as_kept(session, monkeypatch):
-    audit = session.view.audit
+def test_a_label_that_cannot_be_written_is_told_once_and_written_when_that_goes_again(session):
+    audit, path = session.view.audit, session.entry.folder / "audit.json"
     audit.draw(12)
-    (session.entry.folder / "audit.json").unlink()
+    first, told = audit.patch, len(notification_manager.records)
+    away = path.rename(path.with_name("away"))
     audit.label(ALL_TUMOUR)
-    assert audit.audit is None
+    second = audit.patch
+    audit.label(ALL_NORMAL)
+    assert len(notification_manager.records) == told + 1
+    assert audit.audit.labelled == [first, second]  # what the person said is not forgotten
+    away.rename(path)
+    session.runner.settle()
+    kept = session.entry.audit()
+    assert kept.labelled == [first, second]
+    assert (kept.patches[first].labels == TUMOUR).all()
+    assert audit.figures is not None
+
+
+def test_labels_that_could_not_be_written_are_tried_again_at_the_end(session):
+    audit, path = session.view.audit, session.entry.folder / "audit.json"
+    audit.draw(12)
+    away = path.rename(path.with_name("away"))
+    audit.label(ALL_TUMOUR)
+    away.rename(path)
+    session.views.close()
+    assert len(session.entry.audit().labelled) == 1
+
+
+def test_places_that_could_not_be_noted_are_noted_when_that_goes_again(session):
+    review, folder = session.view.review, session.entry.folder
+    review.next()
+    blocked = folder / "review.json"
+    away = blocked.rename(blocked.with_name("away"))
+    blocked.mkdir()
+    review.next()
+    blocked.rmdir()
+    away.rename(blocked)
+    assert len(read_seen(folder).visited) == 1
+    session.runner.settle()
+    assert len(read_seen(folder).visited) == 2
 
 
 def test_what_is_on_screen_of_uncertainty_is_of_the_prediction_on_screen(session):

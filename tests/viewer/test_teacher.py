@@ -139,3 +139,38 @@ def test_another_model_runs_with_the_mask_settings_of_its_card_unless_they_are_m
     control.run()
     asked = teacher.runner.children[1].request
     assert (asked.threshold, asked.support) == ((0.7, 0.1) if moved else (0.3, 0.2))
+
+
+@pytest.mark.parametrize("made_by", ["imported mask.png 0123456789ab", "another teacher 0123456789ab"])
+def test_after_a_mask_of_other_making_the_model_runs_with_the_settings_of_its_card(teacher, made_by):
+    control, card = teacher.control, read_card("bundled")
+    control.run()
+    control.cancel()
+    teacher.runner.children[0].failed(JobCancelled("Cancelled."))
+    entry = Study.open(teacher.study).slides()[0]
+    run = entry.new_run({"model": made_by})
+    with run.replace_pseudo_mask():
+        pass
+    entry.complete_run(run, {"threshold": 0.35, "smoothing_um": 0.0, "support": 0.0})
+    control.choose_study(teacher.study)
+    teacher.runner.settle()
+    assert control.mask_settings == MaskSettings(0.35)  # of what is on screen
+    control.run()
+    asked = teacher.runner.children[1].request
+    assert MaskSettings(asked.threshold, asked.smoothing_um, asked.support) == card.mask_settings
+
+
+def test_a_models_own_result_keeps_the_settings_that_a_person_chose_for_it(teacher):
+    control, card = teacher.control, read_card("bundled")
+    control.run()
+    control.cancel()
+    teacher.runner.children[0].failed(JobCancelled("Cancelled."))
+    entry = Study.open(teacher.study).slides()[0]
+    run = entry.new_run({"model": f"{card.name} 0123456789ab"})
+    with run.replace_pseudo_mask():
+        pass
+    entry.complete_run(run, {"threshold": 0.35, "smoothing_um": 0.0, "support": 0.0})
+    control.choose_study(teacher.study)
+    teacher.runner.settle()
+    control.run()
+    assert teacher.runner.children[1].request.threshold == 0.35

@@ -76,7 +76,9 @@ model_option = click.option("--model", default="bundled", show_default=True, hel
 device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True
 )
-threads_option = click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: torch's choice]")
+threads_option = click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads.  [default: torch's choice, but never all cores]"
+)
 threshold_option = click.option(
     "--threshold", type=click.FloatRange(0, 1), help="Probability from which a pixel is tumour.  [default: the model's]"
 )

@@ -27,6 +27,7 @@ from napari_histodistill.nets.card import model_folder, read_card
 from napari_histodistill.nets.model import Model, load_model, save_model
 from napari_histodistill.nets.network import SideNetwork
 from napari_histodistill.nets.registry import ENCODERS
+from napari_histodistill.nets.threads import torch_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +68,7 @@ class DistillRequest:
         annotations.
     device : str
     threads : int, optional
-        CPU threads; torch's choice if None.
+        CPU threads, see `nets.threads.torch_threads`.
     resume : bool
         Go on with what lies in ``out``.
     recipe : DistillRecipe
@@ -111,8 +112,11 @@ def distill(request: DistillRequest, control: JobControl) -> DistillResult:
     """
     if request.rounds < 1 or (request.epochs is not None and request.epochs < 1):
         raise TrainingError("A distillation needs at least one round of one epoch.")
-    if request.threads:
-        torch.set_num_threads(request.threads)
+    with torch_threads(request.threads):
+        return _distill(request, control)
+
+
+def _distill(request: DistillRequest, control: JobControl) -> DistillResult:
     teacher = model_folder(request.teacher)
     card = read_card(teacher)
     encoder = request.encoder or card.architecture.encoder

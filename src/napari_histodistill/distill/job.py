@@ -53,7 +53,7 @@ class StudyRequest:
     seed : int
     device : str
     threads : int, optional
-        CPU threads; all cores but one if None.
+        CPU threads, see `nets.threads.torch_threads`.
     resume : bool
         Go on with a round that was cut, under the same settings; the corrections should be those it began with. Where
         only the predictions of the last round were cut, they are made whole before the next.

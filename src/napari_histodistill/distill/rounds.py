@@ -127,13 +127,15 @@ class Rounds:
         Raises
         ------
         RoundsError
-            If the teacher lies in the folder and would go too.
+            If the teacher lies in the folder and would go too, or another model that no distillation left there.
         """
         if teacher.resolve().is_relative_to(folder.resolve()):
             raise RoundsError(
                 f"The teacher {teacher} lies in {folder}, where what is there makes room for the new rounds: choose "
                 "another folder for them, or resume."
             )
+        if (folder / CARD_NAME).exists() and not (folder / TEACHER).exists():
+            raise RoundsError(f"{folder} holds a model, which would be lost: choose another folder for the rounds.")
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         # The state goes first, so that a crash leaves none that names models which are gone.

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_histodistill.distill.material import Material
+from napari_histodistill.distill.selection import CorrectedSquare, CorrectionEvidence
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.mil.sampler import NEGATIVE, POSITIVE, UNKNOWN
 from napari_histodistill.mil.store import ArrayStore
+from napari_histodistill.nets.masking import SUPPORT_UM
 from napari_histodistill.predict.predict import tiling_of, tissue_tiles
 from napari_histodistill.predict.stain import fit_recolouring
 from napari_histodistill.predict.tiling import Window
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from napari_histodistill.distill.recipe import DistillRecipe
     from napari_histodistill.jobs import JobControl
     from napari_histodistill.nets.card import ModelCard
-    from napari_histodistill.nets.model import Model
     from napari_histodistill.predict.stain import Recolouring
     from napari_histodistill.predict.tiling import Tiling
     from napari_histodistill.slide import Slide
@@ -48,7 +49,9 @@ HELD_OUT_SIDE_UM = SQUARE_UM
 HELD_OUT_SHARE = 5
 """One square in this many is held out."""
 LEAST_SQUARES, LEAST_PIXELS = 3, 100
-"""Held-out squares with corrections, and corrected pixels of either class in them, from which they are evidence."""
+"""Held-out squares with corrections, and working-grid px of either class set in their tissue, to be evidence."""
+SURROUNDINGS_UM = 2 * SUPPORT_UM
+"""Around a held-out square that is predicted with it, at least: what the support of its mask hangs on."""
 MOST_SQUARES = 64
 """Held-out squares that a model is judged by after every epoch; of more, always the same are taken."""
 
@@ -234,7 +237,7 @@ class StudyMaterial:
         """
         squares = [square for index in range(len(self._open)) for square in self._held_out_squares(index)]
         pieces = [self._piece(index, window) for _, index, window in sorted(squares)[:MOST_SQUARES]]
-        pixels = [sum(int(np.count_nonzero(piece.truth == label)) for piece in pieces) for label in (TUMOUR, NORMAL)]
+        pixels = [sum(piece.count(label) for piece in pieces) for label in (TUMOUR, NORMAL)]
         enough = len(pieces) >= LEAST_SQUARES and min(pixels) >= LEAST_PIXELS
         return CorrectionEvidence(tuple(pieces)) if enough else None
 
@@ -258,16 +261,22 @@ class StudyMaterial:
                         continue
                     yield _digest(entry, y // side, x // side), index, window
 
-    def _piece(self, index: int, window: Window) -> _Piece:
+    def _piece(self, index: int, window: Window) -> CorrectedSquare:
         opened = self._open[index]
-        (height, width), margin, factor = opened.entry.grid.shape, opened.tiling.margin, opened.tiling.factor
-        y, x = max(0, window.y - margin), max(0, window.x - margin)
-        bottom, right = window.y + window.height + margin, window.x + window.width + margin
-        image = opened.read(Window(y, x, min(height, bottom) - y, min(width, right) - x))
-        truth = corrections_in(opened.entry, window)
-        truth = np.where((truth == TUMOUR) | (truth == NORMAL), truth, np.uint8(NO_CORRECTION))
-        offset = ((window.y - y) * factor, (window.x - x) * factor)
-        return _Piece(image if opened.recolour is None else opened.recolour(image), offset, opened.finer(truth))
+        entry, factor = opened.entry, opened.tiling.factor
+        sizes = entry.grid.pixel_size_um
+        top, left = (max(opened.tiling.margin, round(SURROUNDINGS_UM / size)) for size in sizes)
+        y, x = max(0, window.y - top), max(0, window.x - left)
+        bottom = min(entry.grid.shape[0], window.y + window.height + top)
+        right = min(entry.grid.shape[1], window.x + window.width + left)
+        around = Window(y, x, bottom - y, right - x)
+        image, by_hand = opened.read(around), corrections_in(entry, window)
+        truth = np.full((around.height, around.width), NO_CORRECTION, np.uint8)
+        inner = Window(window.y - y, window.x - x, window.height, window.width)
+        truth[inner.slices] = np.where((by_hand == TUMOUR) | (by_hand == NORMAL), by_hand, np.uint8(NO_CORRECTION))
+        if opened.recolour is not None:
+            image = opened.recolour(image)
+        return CorrectedSquare(image, truth, np.asarray(opened.tissue[around.slices]), factor, sizes)
 
 
 def tile_starts(start: int, length: int, side: int, size: int) -> list[int]:
@@ -348,38 +357,3 @@ def held_out(entry: StudySlide, window: Window) -> NDArray[np.bool_]:
             if is_held_out(entry, int(row), int(column)):
                 out[np.ix_(rows == row, columns == column)] = True
     return out
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """A held-out square: its image with context, where it lies in it, and what a person set, 255 elsewhere."""
-
-    image: UInt8
-    offset: tuple[int, int]
-    truth: UInt8
-
-
-@dataclass(frozen=True)
-class CorrectionEvidence:
-    """Corrections that no student learnt from: the share of them that a model agrees with, mean over both classes.
-
-    Corrections are made where a model was wrong, so this is low for the model that was corrected and says nothing of
-    places that nobody looked at.
-    """
-
-    pieces: tuple[_Piece, ...]
-    name: str = "held-out corrections"
-
-    def score(self, model: Model) -> float | None:
-        """See the class; None if a person set but one class."""
-        agreed, counted = np.zeros(2), np.zeros(2)
-        for piece in self.pieces:
-            h, w = piece.truth.shape
-            y, x = piece.offset
-            probability = model.predict(piece.image[None])[0, y : y + h, x : x + w]
-            found = probability >= model.card.threshold
-            for i, (label, right) in enumerate(((TUMOUR, found), (NORMAL, ~found))):
-                here = piece.truth == label
-                counted[i] += np.count_nonzero(here)
-                agreed[i] += np.count_nonzero(here & right)
-        return float(np.mean(agreed / counted)) if counted.all() else None

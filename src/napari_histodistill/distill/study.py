@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from napari_histodistill.distill.distillation import StudentPlan, distil_rounds, judge_best
 from napari_histodistill.distill.job import Begun, Landed, LeftOut, StudyRequest, StudyResult
 from napari_histodistill.distill.preview import Previewer
@@ -18,8 +16,8 @@ from napari_histodistill.distill.selection import NoEvidence
 from napari_histodistill.distill.slides import NothingToLearnError, StudyMaterial, TileSettings, tile_side
 from napari_histodistill.mil.trainer import CHECKPOINT, make_fabric
 from napari_histodistill.nets.card import model_folder, read_card
+from napari_histodistill.nets.threads import torch_threads
 from napari_histodistill.predict import PredictRequest, TileDone, predict_slide
-from napari_histodistill.predict.engine import spare_cores
 from napari_histodistill.study import RunState, Study, StudyError
 from napari_histodistill.study.files import read_document, write_document
 
@@ -34,7 +32,8 @@ def run_study(request: StudyRequest, control: JobControl) -> StudyResult:
     """See `job.distill_study`."""
     study = Study.open(request.study)
     try:
-        return _run(study, request, control)
+        with torch_threads(request.threads):
+            return _run(study, request, control)
     except OSError as error:
         raise StudyError(
             f"{error.filename or study.folder} cannot be read or written any more ({error.strerror or error}): see "
@@ -46,7 +45,6 @@ def _run(study: Study, request: StudyRequest, control: JobControl) -> StudyResul
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise StudyError("A study learns in one process: run this without torchrun, or distil on a data set (--data).")
     _entries(study, request, control)  # before anything is written
-    torch.set_num_threads(request.threads or spare_cores())
     teacher = model_folder(request.teacher)
     with study.distillation_lock():
         rounds = _open_rounds(study, teacher)

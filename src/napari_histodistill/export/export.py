@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from napari_histodistill.errors import HistodistillError
 from napari_histodistill.export.asap import write_asap
 from napari_histodistill.export.files import safe_name, write_whole
 from napari_histodistill.export.geojson import write_geojson
@@ -18,6 +19,7 @@ from napari_histodistill.export.tiff import write_ome_tiff
 from napari_histodistill.export.zarr import write_ome_zarr
 from napari_histodistill.jobs import InlineControl, JobControl
 from napari_histodistill.study import StudySlide
+from napari_histodistill.urls import UrlPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -189,6 +191,7 @@ def export_source(
             target = folder / f"{stem}{file.ending}"
             if named is not None and (len(FILES[name]) == 1 or key == f"{name}-mask"):
                 target = out
+            _refuse_the_slide(target, source)
             watched = source.watched(control, f"Writing {target.name}")
             written[key] = write_whole(target, partial(_write_checked, file.writer(options), watched))
     if "csv" in formats:  # the one format that cannot say what made it
@@ -203,6 +206,18 @@ def check_formats(formats: Iterable[str]) -> list[str]:
         if name not in FORMATS:
             raise ExportError(f"There is no export format {name!r}: choose from {', '.join(FORMATS)}.")
     return wanted
+
+
+def _refuse_the_slide(target: Path, source: Source) -> None:
+    """Files of the same name are replaced, but never the slide that the mask is of."""
+    if source.slide_path is None or not target.exists():
+        return
+    try:
+        slide = source.slide_path()
+    except HistodistillError:  # it is not where it was, so it is not here
+        return
+    if not isinstance(slide, UrlPath) and slide.resolve().is_relative_to(target.resolve()):
+        raise ExportError(f"{target} is the slide itself, which would be lost: choose another name or folder.")
 
 
 def _write_checked(writer: Writer, source: Source, path: Path) -> None:

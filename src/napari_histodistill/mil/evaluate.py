@@ -15,6 +15,7 @@ from napari_histodistill.mil.data.manifest import write_rows
 from napari_histodistill.nets.card import ModelError
 from napari_histodistill.nets.masking import supported
 from napari_histodistill.nets.stain import REINHARD, StainStatistics
+from napari_histodistill.nets.threads import torch_threads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,7 +127,8 @@ def evaluate_model(
         if control is not None:
             control.checkpoint()
         truth = bag.read_truth()
-        probability, mask = predict_bag(model, bag, truth.shape, settings, reference)
+        with torch_threads(None):
+            probability, mask = predict_bag(model, bag, truth.shape, settings, reference)
         pixel = pixel_size(bag, truth.shape)
         scores.append(score_image(mask, truth, bag.label, bag.patient, pixel, probability))
         everything = np.ones_like(truth)

@@ -19,11 +19,12 @@ from napari_histodistill.mil.sampler import Sampler
 from napari_histodistill.mil.settings import Augmentation, Epoch, Optimisation
 from napari_histodistill.mil.store import ArrayStore
 from napari_histodistill.mil.trainer import CHECKPOINT, Trainer, TrainingError, make_fabric
-from napari_histodistill.nets.card import Architecture, ModelCard, Training
+from napari_histodistill.nets.card import CARD_NAME, Architecture, ModelCard, Training
 from napari_histodistill.nets.model import Model, save_model
 from napari_histodistill.nets.network import SideNetwork
 from napari_histodistill.nets.registry import ENCODERS
 from napari_histodistill.nets.stain import REINHARD, typical_stain
+from napari_histodistill.nets.threads import torch_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,7 +115,7 @@ class TrainRequest:
         µm per pixel of the data, in place of what it says.
     device : str
     threads : int, optional
-        CPU threads; torch's choice if None.
+        CPU threads, see `nets.threads.torch_threads`.
     resume : bool
         Go on from the checkpoint in ``out``.
     recipe : Recipe
@@ -152,14 +153,21 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
     ------
     TrainingError, DatasetError, MissingWeightsError, RegistryError
         If the method or the encoder is unknown, the data lack positive or negative training images or (for "masks")
-        masks, or weights are not installed.
+        masks, weights are not installed, or the folder holds a model or a training that is not to be resumed.
     """
     if request.method not in methods():
         raise TrainingError(f"There is no method {request.method!r}: choose one of {', '.join(methods())}.")
     if request.epochs < 1:
         raise TrainingError("A training needs at least one epoch.")
-    if request.threads:
-        torch.set_num_threads(request.threads)
+    if not request.resume and any((request.out / name).exists() for name in (CHECKPOINT, CARD_NAME)):
+        raise TrainingError(
+            f"{request.out} holds a model or a stopped training: resume it, or choose another folder for a new one."
+        )
+    with torch_threads(request.threads):
+        return _train(request, control)
+
+
+def _train(request: TrainRequest, control: JobControl) -> TrainResult:
     dataset = load_dataset(request.data, request.mpp).with_splits()
     check_trainable(dataset, request.method)
     recipe, train = request.recipe, dataset.part("train")

@@ -16,8 +16,9 @@ from napari_histodistill.errors import HistodistillError, reason
 from napari_histodistill.nets.masking import MaskSettings
 
 FORMAT = "histodistill-model"
-VERSION = 2
-"""Written. Version 1 is read too, without `Architecture.attention` and `Training.start`, and cards without support."""
+VERSION = 3
+"""Written. A new entry makes a new version, as who knows only earlier ones refuses it. Version 2 is read too, without
+`ModelCard.support`, and version 1, also without `Architecture.attention` and `Training.start`."""
 CARD_NAME = "model.json"
 WEIGHTS_NAME = "model.safetensors"
 LARGEST_CARD = 1 << 24

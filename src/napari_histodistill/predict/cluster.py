@@ -18,7 +18,8 @@ from napari_histodistill.errors import HistodistillError
 from napari_histodistill.heap import keep_heap
 from napari_histodistill.jobs import InlineControl
 from napari_histodistill.nets.card import model_folder, read_card
-from napari_histodistill.predict.engine import PredictedTile, predicted, spare_cores, torch_threads
+from napari_histodistill.nets.threads import spare_cores, torch_threads
+from napari_histodistill.predict.engine import PredictedTile, predicted
 from napari_histodistill.predict.stain import Recolouring, recoloured
 from napari_histodistill.slide import open_slide
 

@@ -115,7 +115,7 @@ class _Cohort:
         self.slides, self.control = slides, control
         self._lock = threading.Lock()
         self._shares = [0.0] * len(slides)
-        self._ended = 0
+        self._done = self._failed = 0
 
     def predict(self, index: int, engine: Engine) -> Outcome:
         """Predict a slide. Raises JobCancelled, and of a single slide what was not foreseen."""
@@ -134,7 +134,10 @@ class _Cohort:
             what = f"{type(error).__name__}: {error}"
             outcome = SlideFailure(request.slide_path, f"Something that was not foreseen ({what}): please report it.")
         with self._lock:
-            self._ended += 1
+            if isinstance(outcome, SlideFailure):
+                self._failed += 1
+            else:
+                self._done += 1
         self.report(index, 1.0, outcome if isinstance(outcome, SlideFailure) else None)
         return outcome
 
@@ -143,7 +146,7 @@ class _Cohort:
         with self._lock:
             self._shares[index] = max(self._shares[index], share)
             done, count = round(100 * sum(self._shares)), len(self.slides)
-            message = f"{self._ended} of {count} slides done"
+            message = f"{self._done} of {count} slides done" + (f", {self._failed} failed" if self._failed else "")
         if count > 1 or payload:
             self.control.progress(done, 100 * count, message, payload)
 

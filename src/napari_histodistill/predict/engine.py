@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import is_out_of_memory
+from napari_histodistill.nets.threads import torch_threads
 from napari_histodistill.predict.stain import recoloured
 from napari_histodistill.predict.tiling import Window, rectangles
 
@@ -273,26 +273,3 @@ def _predict(model: Predictor, images: list[UInt8]) -> list[npt.NDArray[np.float
             ) from error
     half = len(images) // 2
     return _predict(model, images[:half]) + _predict(model, images[half:])
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def spare_cores() -> int:
-    """Threads to compute with on a CPU: all cores but the one left to readers, writer and window."""
-    return max(1, cores() - 1)
-
-
-@contextlib.contextmanager
-def torch_threads(count: int | None) -> Iterator[Any]:
-    """Let torch use ``count`` threads for a while; None leaves one core to the readers, the writer and the window."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or spare_cores())
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -37,7 +37,7 @@ class PredictRequest:
     threshold, smoothing_um, support : float or None
         Of the pseudo-mask, see `nets.masking.MaskSettings`. None takes the model card's.
     threads : int or None
-        Threads to compute with on a CPU; None takes all cores but one.
+        Threads to compute with on a CPU, see `nets.threads.torch_threads`.
     prediction : str
         Name of the prediction to make, see `StudySlide.predictions`; empty for a teacher's run.
     """

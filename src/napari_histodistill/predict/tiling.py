@@ -154,9 +154,7 @@ class Tiling:
         outer, inner = self.tile_window(index), self.map_window(index)
         y, x = inner.y - outer.y, inner.x - outer.x
         rows, columns = Window(y, x, inner.height, inner.width).scaled(self.factor).slices
-        sums = tile_map[rows, columns].reshape(inner.height, self.factor, -1).sum(axis=1)
-        total = sum(sums[:, offset :: self.factor] for offset in range(self.factor))
-        return np.asarray(total / np.float32(self.factor**2))
+        return averaged(tile_map[rows, columns], self.factor)
 
     def blend(self, index: int, tile_map: Callable[[int], npt.NDArray[np.float32] | None]) -> npt.NDArray[np.float32]:
         """A block's probabilities from the maps of its own and the neighbouring tiles.
@@ -209,6 +207,13 @@ class Tiling:
 def _rise(centres: npt.NDArray[np.floating], edge: int, ramp: int) -> npt.NDArray[np.floating]:
     """From 0 to 1 over ``ramp`` px on both sides of an edge, as half a cosine."""
     return 0.5 - 0.5 * np.cos(np.pi * np.clip((centres - edge + ramp) / (2 * ramp), 0, 1))
+
+
+def averaged(values: npt.NDArray[np.float32], factor: int) -> npt.NDArray[np.float32]:
+    """From a map at input px, float32 (h * factor, w * factor), to one on the working grid, (h, w), by averaging."""
+    sums = values.reshape(values.shape[0] // factor, factor, -1).sum(axis=1)
+    total = sum(sums[:, offset::factor] for offset in range(factor))
+    return np.asarray(total / np.float32(factor**2))
 
 
 def _edges(size: int, block: int, offset: int) -> list[int]:

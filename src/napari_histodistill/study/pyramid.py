@@ -217,13 +217,29 @@ class Pyramid:
             If the disk is full or the folder is gone or cannot be written.
         DamagedError
             If a chunk that is to be changed in part cannot be read.
+        ValueError
+            If the block does not lie inside.
         """
         with writing(self.folder):
             self.put(y, x, block)
             self.reduce(y, x, *block.shape)
 
     def put(self, y: int, x: int, block: UInt8) -> None:
-        """Write a block into the finest level alone, where `reduce` follows for several at once."""
+        """Write a block into the finest level alone, where `reduce` follows for several at once.
+
+        Raises
+        ------
+        ValueError
+            If the block does not lie inside.
+        """
+        if (
+            block.ndim != 2
+            or y < 0
+            or x < 0
+            or y + block.shape[0] > self.shape[0]
+            or x + block.shape[1] > self.shape[1]
+        ):
+            raise ValueError(f"a block of {block.shape} at {(y, x)} does not lie in an array of {self.shape}")
         (self.folder / "zarr.json").stat()  # zarr would make the folders anew where a disk is away for the moment
         with self._changing():
             self.levels[0][y : y + block.shape[0], x : x + block.shape[1]] = block

@@ -106,6 +106,11 @@ class Run:
             raise DamagedError(f"{folder / 'run.json'} is damaged ({reason(error)}): {way_out(folder)}.") from error
         return cls(folder, grid, record, Pyramid(folder / "probability.ome.zarr", "r+" if writable else "r"))
 
+    @property
+    def model_name(self) -> str:
+        """Name of the model that made it, or what was imported; empty if the record does not say."""
+        return str(self.record.settings.get("model", "")).rpartition(" ")[0]
+
     def save(self) -> None:
         """Write the record; twice where it is of an empty run or a complete one, which is not so often."""
         content = asdict(self.record) | {"finished": sorted(self.record.finished)}

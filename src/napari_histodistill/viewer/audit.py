@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from napari_histodistill.errors import HistodistillError
-from napari_histodistill.jobs import InlineControl, ThreadJob
+from napari_histodistill.jobs import ThreadJob
 from napari_histodistill.predict.audit import (
     DRAWS,
     OWN,
@@ -24,6 +23,7 @@ from napari_histodistill.slide.labels import IGNORE, NORMAL, OUTSIDE, TUMOUR
 from napari_histodistill.slide.tissue import TISSUE
 from napari_histodistill.study.audit import change_audit
 from napari_histodistill.viewer.geometry import camera_of, fly_to
+from napari_histodistill.viewer.keeping import Keeper
 from napari_histodistill.viewer.kept import KeptLayer
 from napari_histodistill.viewer.layers import Role, audit_layer
 from napari_histodistill.viewer.shown import OfShown, shown_prediction
@@ -67,12 +67,6 @@ class _Labelled:
 
 
 @dataclass(frozen=True)
-class _SaveRequest:
-    entry: StudySlide
-    labelled: tuple[_Labelled, ...]
-
-
-@dataclass(frozen=True)
 class _MoreRequest:
     entry: StudySlide
     draws: int
@@ -84,13 +78,11 @@ class _Loaded:
     figures: AuditFigures
 
 
-def _save(request: _SaveRequest, control: JobControl) -> None:
-    control.progress(0, 0, "Keeping labels")
-
+def _keep(entry: StudySlide, labelled: tuple[_Labelled, ...]) -> None:
     def change(audit: Audit) -> Audit:
-        return reduce(lambda before, one: before.with_label(one.index, one.labels, one.how), request.labelled, audit)
+        return reduce(lambda before, one: before.with_label(one.index, one.labels, one.how), labelled, audit)
 
-    change_audit(request.entry.folder, change)
+    change_audit(entry.folder, change)
 
 
 def _draw_more(request: _MoreRequest, control: JobControl) -> Audit:
@@ -130,8 +122,8 @@ class AuditControl(OfShown):
         self._active: Layer | None = None
         self._camera: tuple[tuple[float, ...], float] | None = None
         """Centre and zoom from before labelling."""
-        self._unsaved: list[_Labelled] = []
-        self._loading, self._drawing, self._saving = (Latest(view.runner) for _ in range(3))
+        self._keeper: Keeper[_Labelled, None] = Keeper(view.runner, _keep, self._on_kept)
+        self._loading, self._drawing = Latest(view.runner), Latest(view.runner)
         self._begin()
 
     # State
@@ -185,7 +177,7 @@ class AuditControl(OfShown):
         """Let more of the draws count; labels stay."""
         if self.draw_reason or self.audit is None or self._result is None:
             return
-        self._finish_saving()
+        self._keeper.finish()
         request = _MoreRequest(self._result.entry, draws)
         self._drawing.start(ThreadJob(_draw_more, request), done=self._on_drawn, failed=self._on_failed)
         self.changed.emit()
@@ -230,7 +222,7 @@ class AuditControl(OfShown):
     def label(self, how: str) -> None:
         """Keep what a person says of the patch: `AS_SHOWN`, `ALL_TUMOUR` or `ALL_NORMAL`; on to the next."""
         layer, index = self.layer, self.patch
-        if self.audit is None or index is None or layer is None:
+        if self.audit is None or index is None or layer is None or self._result is None:
             return
         start = self._start_of(index)
         values = np.asarray(layer.data)[1:-1, 1:-1]
@@ -240,8 +232,7 @@ class AuditControl(OfShown):
         labels = np.where(start == OUTSIDE, np.uint8(OUTSIDE), np.where(known, values, start)).astype(np.uint8)
         self.audit = self.audit.with_label(index, labels, how)
         self._before.append(index)
-        self._unsaved.append(_Labelled(index, labels, how))
-        self._save()
+        self._keeper.keep(self._result.entry, _Labelled(index, labels, how))
         self.label_next()
 
     def stop(self) -> None:
@@ -309,37 +300,14 @@ class AuditControl(OfShown):
         start: Mask = np.where(tissue, np.where(said == TUMOUR, TUMOUR, NORMAL), OUTSIDE).astype(np.uint8)
         return start
 
-    # Saving
-
-    def _save(self) -> None:
-        if self._result is not None and self._unsaved and not self._saving.busy:
-            request = _SaveRequest(self._result.entry, tuple(self._unsaved))
-            self._unsaved.clear()
-            self._saving.start(ThreadJob(_save, request), done=self._on_saved, failed=self._on_not_saved)
-
-    def _on_saved(self, _result: None) -> None:
-        self._save()
-        if not self._unsaved:
+    def _on_kept(self, _result: None) -> None:
+        if not self._keeper.waiting:
             self._load()
-
-    def _on_not_saved(self, error: Exception) -> None:
-        tell(error)
-        self._load()  # shows what the study holds
-
-    def _finish_saving(self) -> None:
-        self._saving.finish()
-        if self._unsaved and self._result is not None:
-            request = _SaveRequest(self._result.entry, tuple(self._unsaved))
-            self._unsaved.clear()
-            try:
-                _save(request, InlineControl())
-            except HistodistillError as error:
-                tell(error)
 
     # News
 
     def _leave_result(self) -> None:
-        self._finish_saving()
+        self._keeper.leave()
         self._drawing.cancel()
         self.stop()
         self._patches.remove()
@@ -371,7 +339,7 @@ class AuditControl(OfShown):
 
     def _on_loaded(self, loaded: _Loaded) -> None:
         self.figures = loaded.figures
-        if not self._unsaved and not self._saving.busy:
+        if not self._keeper.waiting:
             self.audit = loaded.audit
         self.changed.emit()
 
@@ -379,4 +347,4 @@ class AuditControl(OfShown):
         """Stop all work; every label is on disk when this returns."""
         self._loading.cancel()
         self._drawing.cancel()
-        self._finish_saving()
+        self._keeper.leave()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from napari_histodistill.errors import HistodistillError
 from napari_histodistill.jobs import ThreadJob
 from napari_histodistill.predict.uncertainty import UncertaintyMap, places_to_look_at, uncertainty_map
 from napari_histodistill.study.review import Seen, change_seen, read_seen
 from napari_histodistill.viewer.geometry import fly_to
+from napari_histodistill.viewer.keeping import Keeper
 from napari_histodistill.viewer.layers import Role, add_layer, place_layer, uncertainty_layer
 from napari_histodistill.viewer.shown import OfShown, Shown, shown_prediction
 from napari_histodistill.viewer.work import Latest, tell
@@ -90,8 +90,8 @@ class ReviewControl(OfShown):
         self._seen: Seen | None = None
         self._trail: list[Place] = []
         self._wanted = self._going = False
-        self._unkept: list[Change] = []
-        self._work, self._keeping = Latest(view.runner), Latest(view.runner)
+        self._keeper: Keeper[Change, Seen] = Keeper(view.runner, _keep, self._on_kept)
+        self._work = Latest(view.runner)
         self._rest = view.runner.timer(0, self._show_map)
         self._begin()
 
@@ -250,29 +250,16 @@ class ReviewControl(OfShown):
     def _note(self, change: Change) -> None:
         """Change where one has looked, here and, beside the changes of other windows, on disk."""
         self._seen = change(self._seen or Seen())
-        self._unkept.append(change)
-        self._keep()
+        if self._result is not None:
+            self._keeper.keep(self._result.entry, change)
 
-    def _keep(self) -> None:
-        if self._result is not None and self._unkept and not self._keeping.busy:
-            request = _KeepRequest(self._result.entry, tuple(self._unkept))
-            failed = partial(self._on_not_kept, len(self._unkept))
-            self._keeping.start(ThreadJob(_keep_seen, request), done=self._on_kept, failed=failed)
-
-    def _on_kept(self, kept: _Kept) -> None:
-        del self._unkept[: kept.changes]
-        self._seen = _changed(kept.seen, self._unkept)
-        self._keep()
-
-    def _on_not_kept(self, changes: int, error: Exception) -> None:
-        tell(error)
-        if len(self._unkept) > changes:
-            self._keep()
+    def _on_kept(self, seen: Seen) -> None:
+        self._seen = _changed(seen, self._keeper.waiting)
 
     # News
 
     def _leave_result(self) -> None:
-        self._finish_keeping()
+        self._keeper.leave()
         self._work.cancel()
         self._seen = self._shown = self._map = None
         self._leave()
@@ -289,41 +276,15 @@ class ReviewControl(OfShown):
             else:
                 self._remove(Role.UNCERTAINTY)
 
-    def _finish_keeping(self) -> None:
-        """Have everything on disk; what was on its way there may be written again, which changes nothing."""
-        self._keeping.finish()
-        if self._unkept and self._result is not None:
-            try:
-                change_seen(self._result.entry.folder, partial(_changed, changes=tuple(self._unkept)))
-            except HistodistillError as error:
-                tell(error)
-        self._unkept = []
-
     def close(self) -> None:
         """Stop looking; where one has looked is on disk when this returns."""
         self._rest.stop()
         self._work.cancel()
-        self._finish_keeping()
+        self._keeper.leave()
 
 
-@dataclass(frozen=True)
-class _KeepRequest:
-    entry: StudySlide
-    changes: tuple[Change, ...]
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What is on disk now, and how many changes of this window are in it."""
-
-    seen: Seen
-    changes: int
-
-
-def _keep_seen(request: _KeepRequest, control: JobControl) -> _Kept:
-    control.progress(0, 0, "Keeping where you looked")
-    seen = change_seen(request.entry.folder, partial(_changed, changes=request.changes))
-    return _Kept(seen, len(request.changes))
+def _keep(entry: StudySlide, changes: tuple[Change, ...]) -> Seen:
+    return change_seen(entry.folder, partial(_changed, changes=changes))
 
 
 def _changed(seen: Seen, changes: Iterable[Change]) -> Seen:

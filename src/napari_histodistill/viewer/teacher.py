@@ -108,7 +108,7 @@ class TeacherControl:
         self._looks_without = 0
         self.mask_settings = MaskSettings(0.5)
         self._next_settings: MaskSettings | None = None
-        """Of a model that was chosen beside the result of another; they hold from its run on."""
+        """Of a model that was chosen beside the result of another, or of an import; they hold from its run on."""
         view.moved.connect(self._on_moved)
         view.tissue.changed.connect(self._on_tissue_state)
         view.tissue.mask_changed.connect(self._on_tissue_mask)
@@ -376,9 +376,10 @@ class TeacherControl:
         else:
             assert saved is not None, "no result is loaded without its tissue"
             mask = saved.mask
-        summary = loaded.run.record.summary
-        if summary:
+        if summary := loaded.run.record.summary:
             self.mask_settings = MaskSettings.of_record(summary)
+            if self.card is not None and loaded.run.model_name not in {"", self.card.name}:
+                self._next_settings = self.card.mask_settings
         self.result = ResultView(self._view, loaded.entry, loaded.run, mask, loaded.corrections, self.mask_settings)
         self.result.figures_changed.connect(self._on_result_news)
         self.result.saved.connect(self._on_result_news)

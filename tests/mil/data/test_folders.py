@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_histodistill.mil.data import DatasetError, load_dataset, read_mask
+from napari_histodistill.mil.data import Bag, DatasetError, load_dataset, read_mask
 
 
 def picture(path, value=0, mode="RGB"):
@@ -103,3 +103,13 @@ def test_masks_of_every_kind_of_file_say_the_same(tmp_path):
     for name, image in files.items():
         image.save(tmp_path / name)
         np.testing.assert_array_equal(read_mask(tmp_path / name), truth, err_msg=name)
+
+
+def test_a_mask_that_shows_none_of_the_tumour_that_is_said_to_be_there_is_refused(tmp_path):
+    """Such as one of a colour that is dark: a model would be measured as if there were nothing to find."""
+    red = np.zeros((8, 10, 3), np.uint8)
+    red[2:4, 2:4, 0] = 255
+    Image.fromarray(red).save(tmp_path / "red.png")
+    bag = Bag(tmp_path / "image.png", 1, "p", 1.0, tmp_path / "red.png")
+    with pytest.raises(DatasetError, match=r"red.png shows no tumour.*half bright"):
+        bag.read_truth()

@@ -80,7 +80,13 @@ class Bag:
         return normalise_stain(image, own, reference) if reference and own else image
 
     def read_truth(self) -> NDArray[np.bool_]:
-        """Tumour pixels (h, w) at the mask's own resolution; of a negative image without a mask, at the image's."""
+        """Tumour pixels (h, w) at the mask's own resolution; of a negative image without a mask, at the image's.
+
+        Raises
+        ------
+        DatasetError
+            If a file cannot be read, or the mask of a positive image is empty: red on black is, for instance.
+        """
         if self.mask is None or self.label == 0:
             path = self.mask or self.image
             try:
@@ -88,7 +94,13 @@ class Bag:
                     return np.zeros((file.height, file.width), bool)
             except (*DAMAGED, Image.DecompressionBombError) as error:
                 raise DatasetError(f"The image {path} cannot be read: check the file or take it out.") from error
-        return read_mask(self.mask)
+        truth = read_mask(self.mask)
+        if not truth.any():
+            raise DatasetError(
+                f"The mask {self.mask} shows no tumour, though its image is said to hold some: correct either. Tumour "
+                "is what is not 0; in a JPEG or a colour image, what is at least half bright."
+            )
+        return truth
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
