@@ -276,6 +276,7 @@ def test_run_correct_and_open_again_on_a_generated_slide(window, widgets, drawn_
 
     layer = view.layer(Role.PSEUDO_MASK)
     y, x = np.argwhere(stored > 0)[0]
+    assert teacher.figures.value("Corrections") == "none"
     layer.paint((y, x), 3)
     window.wait(lambda: teacher.figures.value("Corrections") == "saved", seconds=3)
     window.viewer.layers.clear()

@@ -258,6 +258,11 @@ class ResultView:
         return self._saver.all_saved
 
     @property
+    def saved_state(self) -> str:
+        """What the study holds of the corrections, in a word: "none", "saving…" or "saved"."""
+        return self._saver.state
+
+    @property
     def save_problem(self) -> str:
         """Why corrections are not on disk, in a sentence; empty if they are, or about to be."""
         return self._saver.problem

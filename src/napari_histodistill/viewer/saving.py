@@ -123,6 +123,13 @@ class CorrectionsSaver:
         """Whether the study holds every correction."""
         return not self._queue
 
+    @property
+    def state(self) -> str:
+        """In a word: "none" where nobody has corrected, "saving…" or "saved"."""
+        if self._queue:
+            return "saving…"
+        return "saved" if self.known else "none"
+
     def corrections(self) -> SavedCorrections:
         """The corrections as they are now, for a mask that takes this one's place."""
         self._mask.commit()

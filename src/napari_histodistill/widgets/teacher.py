@@ -282,8 +282,7 @@ class TeacherWidget(ControlPanel["TeacherControl"]):
         self.figures.set("Tumour", f"{figures.tumour_mm2:.3f} mm²")
         self.figures.set("Share of tissue", f"{figures.tumour_percent:.1f} % of {figures.tissue_mm2:.1f} mm²")
         self.figures.set("Mean probability", f"{figures.mean_probability:.2f}")
-        painted = "saved" if result.corrections.any() else "none"
-        self.figures.set("Corrections", painted if result.all_saved else "saving…")
+        self.figures.set("Corrections", result.saved_state)
 
 
 def ask(question: str) -> bool:
