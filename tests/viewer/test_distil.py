@@ -673,6 +673,22 @@ def test_epochs_know_their_round(session):
     assert [number for number, _ in session.control.epochs] == [1, 2]
 
 
+def test_epochs_of_a_round_that_was_stopped_go_when_it_begins_anew_or_another_study_comes(session, tmp_path):
+    for _ in range(2):
+        child = session.start()
+        child.tell(Begun(session.rounds().folder, 1))
+        child.tell(Epoch(1, 0.5, {"kd": 0.5}, None, 1.0))
+        assert len(session.control.epochs) == 1
+        session.control.stop()
+        child.failed(JobCancelled("Cancelled."))
+        session.runner.pass_time()
+    shutil.copytree(session.study, tmp_path / "another")
+    session.view.teacher.choose_study(tmp_path / "another")
+    session.runner.pass_time()
+    assert session.control.history.rounds == ()
+    assert session.control.epochs == []
+
+
 def test_epochs_of_rounds_on_disk_are_there_after_a_restart(mark, study, session, new_parent_runner):
     session.start()
     done = session.do("unverified", epochs=[asdict(Epoch(number, 0.5, {"kd": 0.5}, None, 1.0)) for number in (1, 2)])

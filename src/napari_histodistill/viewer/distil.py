@@ -338,8 +338,9 @@ class DistilControl:
     def _on_begun(self, begun: Begun) -> None:
         """A round begins, of the distillation on screen or of a new one because the teacher is another."""
         self._round, self._predicting, history = begun.round, False, self.history
-        if begun.folder != history.folder:
-            self._told_epochs.clear()
+        anew = begun.folder != history.folder
+        self._told_epochs = [] if anew else [told for told in self._told_epochs if told[0] < begun.round]
+        if anew:
             self.history = replace(history, folder=begun.folder, rounds=(), roles=Roles(), predicted=frozenset())
         elif self._round > 1:  # the one before was predicted first
             self.history = replace(history, predicted=history.predicted | {self._round - 1})
@@ -382,6 +383,8 @@ class DistilControl:
             self._loading.cancel()
             self.on_screen.begin(result)
             self._result, self.history = result, History()
+            if not self._work.busy:
+                self._told_epochs.clear()
             if result is not None:
                 result.mask.edited.connect(self._on_edited)
                 self._load()
