@@ -77,6 +77,34 @@ def test_patches_that_are_drawn_meanwhile_do_not_take_the_other_slide_away(sessi
     assert audit.audit is not None
 
 
+def test_news_of_a_slide_that_is_set_aside_do_not_bring_it_back_where_no_layer_is_chosen(session):
+    session.start()
+    session.views.go_to(session.other)
+    session.viewer.layers.selection.clear()
+    session.do("unverified")
+    session.finish()
+    assert session.views.current is session.other
+    assert on_screen(session, session.view) == set()
+    assert on_screen(session, session.other) == {Role.SLIDE}
+
+
+def test_of_slides_that_come_together_each_fills_the_canvas_when_it_is_first_shown(session, tmp_path):
+    camera = camera_of(session.viewer)
+    camera.center, camera.zoom = (1e5, 1e5), 1e3
+    for seed, name in enumerate(("one.tiff", "two.tiff")):
+        write_slide(draw_slide((128, 256), seed=seed), tmp_path / name)
+        layer = add_layer(session.viewer, slide_layer(open_slide(tmp_path / name)))
+        session.viewer.layers.selection.active = layer
+    session.runner.pass_time()
+    one, two = session.views.views[-2:]
+    assert session.views.current is two
+    fitted = tuple(camera.center), camera.zoom
+    session.views.go_to(one)
+    assert (tuple(camera.center), camera.zoom) == fitted  # they are of one size
+    session.views.go_to(session.view)
+    assert (tuple(camera.center)[-2:], camera.zoom) == ((1e5, 1e5), 1e3)
+
+
 def test_an_eye_that_was_opened_on_a_slide_set_aside_is_closed_again(session):
     session.views.go_to(session.other)
     session.view.layer(Role.PSEUDO_MASK).visible = True

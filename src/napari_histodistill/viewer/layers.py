@@ -229,7 +229,7 @@ def add_layer(viewer: ViewerModel, layer_data: tuple[Any, dict[str, Any], str], 
     layers, selected = viewer.layers, set(viewer.layers.selection)
     layer = NapariLayer.create(data, settings, kind)
     _made.add(layer)
-    layers._activate_on_insert = not selected  # noqa: SLF001 - to and fro, the controls would be set up twice
+    layers._activate_on_insert = not layers  # noqa: SLF001 - to and fro, the controls would be set up twice
     try:
         layers.insert(len(layers) if below is None else layers.index(below), layer)
     finally:

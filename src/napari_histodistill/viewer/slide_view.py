@@ -42,11 +42,10 @@ LEVELS_REFRESH_S = 1.0
 
 @dataclass
 class _Aside:
-    """What is shown of a slide when it is brought back."""
+    """What is shown of a slide when it is brought back, and from where: centre and zoom; None if it never was shown."""
 
     shown: list[Layer]
-    center: tuple[float, ...]
-    zoom: float
+    camera: tuple[tuple[float, ...], float] | None
 
 
 class OpenSlideView:
@@ -67,6 +66,8 @@ class OpenSlideView:
         The pixel size, and with it every layer's place, has changed.
     reopened : Signal
         `slide` was replaced by the same file with other colours.
+    was_alone : bool
+        Whether it was shown alone by now, so that the camera was its own.
     """
 
     moved = Signal()
@@ -77,6 +78,7 @@ class OpenSlideView:
         self.slide, self.runner, self._study_of = slide, runner, study_of
         self.icc = False
         self._aside: _Aside | None = None
+        self.was_alone = False
         self._levels = Latest(runner)
         self._redraw = runner.timer(LEVELS_REFRESH_S, self.redraw)
         self._build_levels()
@@ -162,7 +164,7 @@ class OpenSlideView:
         shown = [layer for layer in self._layers() if layer.visible]
         if self._aside is None:
             camera = camera_of(self.viewer)
-            self._aside = _Aside([], tuple(camera.center), float(camera.zoom))
+            self._aside = _Aside([], (tuple(camera.center), float(camera.zoom)) if self.was_alone else None)
         for layer in shown:
             self.keep_aside(layer)
 
@@ -185,14 +187,15 @@ class OpenSlideView:
             layer.visible = on
 
     def bring_back(self) -> None:
-        """Show the slide as it was when it was set aside; one that was not is fitted to the canvas."""
+        """Show the slide as it was when it was set aside; one that was not, or comes first, is fitted to the canvas."""
         aside, self._aside = self._aside, None
-        if aside is None:
-            fit_to(self.viewer, self.frame)
-            return
-        for layer in aside.shown:
+        self.was_alone = True
+        for layer in [] if aside is None else aside.shown:
             layer.visible = True
-        camera_of(self.viewer).center, camera_of(self.viewer).zoom = aside.center, aside.zoom
+        if aside is None or aside.camera is None:
+            fit_to(self.viewer, self.frame)
+        else:
+            camera_of(self.viewer).center, camera_of(self.viewer).zoom = aside.camera
 
     def set_mpp(self, mpp: float | tuple[float, float]) -> None:
         """Give the slide a pixel size and put all its layers in their place.

@@ -154,7 +154,11 @@ class SlideViews:
 
     def _show_current_alone(self) -> None:
         """A slide has come, perhaps through napari: it must not lie over another one."""
-        if self._current is not None and not all(view.aside for view in self._views if view is not self._current):
+        if self._current is None:
+            return
+        if all(view.aside for view in self._views if view is not self._current):
+            self._current.was_alone = True
+        else:
             self.go_to(self._current)
 
     def drop(self, view: OpenSlideView) -> None:
