@@ -173,6 +173,15 @@ def test_nothing_that_was_trained_is_replaced_by_a_new_training(request_for, rec
     assert (request.out / there).read_text() == "hours of training"
 
 
+def test_a_finished_training_is_not_resumed_over_its_model(request_for, recorder):
+    request = request_for()
+    request.out.mkdir()
+    (request.out / "model.json").write_text("hours of training")
+    with pytest.raises(TrainingError, match="is finished: choose another folder"):
+        train_teacher(replace(request, resume=True), recorder)
+    assert (request.out / "model.json").read_text() == "hours of training"
+
+
 def test_a_checkpoint_of_another_training_is_refused(request_for, recorder):
     request = request_for(epochs=2)
     request.out.mkdir()

@@ -159,7 +159,10 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
         raise TrainingError(f"There is no method {request.method!r}: choose one of {', '.join(methods())}.")
     if request.epochs < 1:
         raise TrainingError("A training needs at least one epoch.")
-    if not request.resume and any((request.out / name).exists() for name in (CHECKPOINT, CARD_NAME)):
+    finished, stopped = ((request.out / name).exists() for name in (CARD_NAME, CHECKPOINT))
+    if request.resume and finished and not stopped:
+        raise TrainingError(f"The training in {request.out} is finished: choose another folder for a new one.")
+    if not request.resume and (finished or stopped):
         raise TrainingError(
             f"{request.out} holds a model or a stopped training: resume it, or choose another folder for a new one."
         )
