@@ -163,21 +163,23 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(request_for, re
     assert weights(cut.folder) == weights(whole)
 
 
-@pytest.mark.parametrize(
-    ("there", "resume", "way_out"),
-    [
-        (CHECKPOINT, False, "resume it, or choose another folder"),
-        ("model.json", False, "finished model: choose another folder"),
-        ("model.json", True, "finished model: choose another folder"),
-    ],
-)
-def test_nothing_that_was_trained_is_replaced_by_a_new_training(request_for, recorder, there, resume, way_out):
-    request = request_for(resume=resume)
+@pytest.mark.parametrize("there", [CHECKPOINT, "model.json"])
+def test_nothing_that_was_trained_is_replaced_by_a_new_training(request_for, recorder, there):
+    request = request_for()
     request.out.mkdir()
     (request.out / there).write_text("hours of training")
-    with pytest.raises(TrainingError, match=way_out):
+    with pytest.raises(TrainingError, match="resume it, or choose another folder"):
         train_teacher(request, recorder)
     assert (request.out / there).read_text() == "hours of training"
+
+
+def test_a_finished_training_is_not_resumed_over_its_model(request_for, recorder):
+    request = request_for()
+    request.out.mkdir()
+    (request.out / "model.json").write_text("hours of training")
+    with pytest.raises(TrainingError, match="is finished: choose another folder"):
+        train_teacher(replace(request, resume=True), recorder)
+    assert (request.out / "model.json").read_text() == "hours of training"
 
 
 def test_a_checkpoint_of_another_training_is_refused(request_for, recorder):

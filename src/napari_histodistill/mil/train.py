@@ -153,19 +153,19 @@ def train_teacher(request: TrainRequest, control: JobControl) -> TrainResult:
     ------
     TrainingError, DatasetError, MissingWeightsError, RegistryError
         If the method or the encoder is unknown, the data lack positive or negative training images or (for "masks")
-        masks, weights are not installed, or the folder holds a finished model, or a training that is not to be resumed.
+        masks, weights are not installed, or the folder holds a model or a training that is not to be resumed.
     """
     if request.method not in methods():
         raise TrainingError(f"There is no method {request.method!r}: choose one of {', '.join(methods())}.")
     if request.epochs < 1:
         raise TrainingError("A training needs at least one epoch.")
-    if (request.out / CHECKPOINT).exists():
-        if not request.resume:
-            raise TrainingError(
-                f"{request.out} holds a stopped training: resume it, or choose another folder for a new one."
-            )
-    elif (request.out / CARD_NAME).exists():  # nothing to go on from: it would begin anew and replace it
-        raise TrainingError(f"{request.out} holds a finished model: choose another folder for a new one.")
+    finished, stopped = ((request.out / name).exists() for name in (CARD_NAME, CHECKPOINT))
+    if request.resume and finished and not stopped:
+        raise TrainingError(f"The training in {request.out} is finished: choose another folder for a new one.")
+    if not request.resume and (finished or stopped):
+        raise TrainingError(
+            f"{request.out} holds a model or a stopped training: resume it, or choose another folder for a new one."
+        )
     with torch_threads(request.threads):
         return _train(request, control)
 

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_histodistill.predict.audit import DRAWS, AuditFigures
 from napari_histodistill.predict.uncertainty import SMOOTHING_UM, WINDOW_UM
 from napari_histodistill.slide.labels import IGNORE, NORMAL, TUMOUR
+from napari_histodistill.study.audit import SQUARE_UM
 from napari_histodistill.viewer.audit import ALL_NORMAL, ALL_TUMOUR, AS_SHOWN, MORE
 from napari_histodistill.viewer.colours import IGNORE_COLOUR, NORMAL_COLOUR, TUMOUR_COLOUR, UNCERTAINTY_COLOUR
 from napari_histodistill.viewer.guide import NO_SLIDE
@@ -57,8 +58,9 @@ TABLE_HEIGHT: Final = 140
 NO_FIGURES: Final = AuditFigures(0, 0, 0.0, 0, ())
 """What is shown before the first look at a slide."""
 HOW: Final = (
-    f"Tissue is drawn at random, {DRAWS} patches of 133 µm. You say of each what it holds; the squares around them are "
-    "kept from training. That gives a fair figure for the whole slide."
+    f"Tissue is drawn at random, {DRAWS} patches of 133 µm. You say of each what it holds, which gives a fair figure "
+    f"for the whole slide. The squares of {SQUARE_UM:.0f} µm around them, {DRAWS * (SQUARE_UM / 1000) ** 2:.1f} mm² "
+    "at most, are kept from training."
 )
 
 

@@ -132,3 +132,9 @@ def test_glas_takes_tumour_from_the_glands_of_malignant_images(data_dir):
     truth = positive.read_truth()
     assert truth.shape == positive.read_image().shape[:2]
     assert 0.05 < truth.mean() < 0.95
+
+
+def test_a_folder_whose_table_is_no_text_says_so(tmp_path):
+    (tmp_path / "images.csv").write_bytes("class,name,patient\nKrebs,größe.png,1\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match=r"images\.csv cannot be read as a CSV file"):
+        load_dataset(tmp_path)

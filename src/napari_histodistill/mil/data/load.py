@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_histodistill.mil.data.bags import Bag, BagDataset, DatasetError
 from napari_histodistill.mil.data.folders import is_ifkd, read_ebhi, read_glas, read_ifkd
-from napari_histodistill.mil.data.manifest import MPP_RANGE, read_manifest
+from napari_histodistill.mil.data.manifest import MPP_RANGE, read_manifest, read_rows
 from napari_histodistill.mil.data.slides import layout_of
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _read_folder(folder: Path, mpp: float | None) -> tuple[str, list[Bag]]:
         return read_ifkd(folder, mpp)
     table = folder / "images.csv"
     if table.is_file():
-        columns = set(table.open(encoding="utf-8").readline().strip().split(","))
+        columns = {name for row in read_rows(table, ())[:1] for name in row}
         if {"class", "name", "patient"} <= columns:
             return read_ebhi(folder)
         if {"name", "patient", "label"} <= columns:
