@@ -149,6 +149,9 @@ def test_a_slide_that_is_open_is_not_opened_again_but_shown(session, mark):
     assert session.views.current is session.view
     assert len(session.views.views) == 2
     assert on_screen(session, session.view) == {Role.SLIDE, Role.PSEUDO_MASK}
+    camera_of(session.viewer).zoom = 3.5
+    session.views.open(mark.path)
+    assert camera_of(session.viewer).zoom == 3.5
 
 
 def test_a_layer_that_is_chosen_in_the_list_brings_its_slide_back(session):

@@ -86,7 +86,8 @@ class SlideViews:
         file = Path(path).resolve()
         found = next((view for view in self._views if view.slide.path.resolve() == file), None)
         if found is not None:
-            self.go_to(found)
+            if not self.is_alone(found):  # else it is there, and the camera where it is wanted
+                self.go_to(found)
             return
         name = Path(path).name
         self._names.append(name)
@@ -140,6 +141,11 @@ class SlideViews:
         viewer.layers.selection.active = layer
         return self.view_of(slide)
 
+    def is_alone(self, view: OpenSlideView) -> bool:
+        """Whether a slide is the current one, and no other is shown."""
+        others = (other for other in self._views if other is not view)
+        return view is self._current and not view.aside and all(other.aside for other in others)
+
     def go_to(self, view: OpenSlideView) -> None:
         """Make a slide the current one and show it alone, as it was left: slides lie over one another."""
         self._show_alone(view)
@@ -156,7 +162,7 @@ class SlideViews:
         """A slide has come, perhaps through napari: it must not lie over another one."""
         if self._current is None:
             return
-        if all(view.aside for view in self._views if view is not self._current):
+        if self.is_alone(self._current):
             self._current.was_alone = True
         else:
             self.go_to(self._current)

@@ -417,8 +417,7 @@ class StudyControl:
                 continue
             if view.study_folder.absolute() != self.folder and not is_busy(view):
                 view.teacher.choose_study(self.folder)
-            others = [other for other in self._views.views if other is not view]
-            if view.aside or view is not self._views.current or not all(other.aside for other in others):
+            if not self._views.is_alone(view):
                 self._views.go_to(view)
         if closed:
             job = ThreadJob(open_slides, tuple(closed))
