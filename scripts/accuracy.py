@@ -309,11 +309,12 @@ def gains(done: dict[str, dict[str, Any]]) -> list[str]:
     ]
     names = [f"ceiling-gm-{seed}" for seed in SEEDS]
     ceilings = [done[name]["figures"]["ebhi-seg"]["dice_pooled"] for name in names if name in done]
-    for family in FAMILIES:
+    students = [(family, family, "default") for family in FAMILIES]
+    for title, family, kind in [*students, (f"swin, {OF_SWIN[-1]}", "swin", OF_SWIN[-1])]:
         gain: dict[str, list[float]] = {"ebhi-seg": [], "glas": []}
         shares = []
         for seed in SEEDS:
-            pair = (f"teacher-{family}-{seed}", f"default-{family}-{seed}")
+            pair = (f"teacher-{family}-{seed}", f"{kind}-{family}-{seed}")
             if not all(name in done for name in pair):
                 continue
             teacher, student = (done[name]["figures"] for name in pair)
@@ -323,7 +324,7 @@ def gains(done: dict[str, dict[str, Any]]) -> list[str]:
                 shares.append(gain["ebhi-seg"][-1] / (np.mean(ceilings) - teacher["ebhi-seg"]["dice_pooled"]))
         signed = {data: ", ".join(f"{v:+.3f}" for v in values) or "not run" for data, values in gain.items()}
         share = ", ".join(f"{100 * s:.0f}%" for s in shares) or "not known"
-        lines.append(f"| {family} | {signed['ebhi-seg']} | {share} | {signed['glas']} |")
+        lines.append(f"| {title} | {signed['ebhi-seg']} | {share} | {signed['glas']} |")
     return [*lines, ""]
 
 
