@@ -83,6 +83,7 @@ class Evaluation:
         write_rows(path, ("image", "patient", "label", *counts, *MEASURES), rows)
 
 
+@torch_threads(None)
 def evaluate_model(
     model: Model,
     dataset: BagDataset,
@@ -127,8 +128,7 @@ def evaluate_model(
         if control is not None:
             control.checkpoint()
         truth = bag.read_truth()
-        with torch_threads(None):
-            probability, mask = predict_bag(model, bag, truth.shape, settings, reference)
+        probability, mask = predict_bag(model, bag, truth.shape, settings, reference)
         pixel = pixel_size(bag, truth.shape)
         scores.append(score_image(mask, truth, bag.label, bag.patient, pixel, probability))
         everything = np.ones_like(truth)
